@@ -1,0 +1,379 @@
+"""Sparse layers, and the surgery that puts them into a model: ``sparsify`` and ``densify``."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, Self, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from regraft import allocate as allocation
+from regraft import kernels, positions
+from regraft.allocate import Allocation
+from regraft.errors import InputError, MismatchError, check_density
+from regraft.topology import Topology
+from regraft.weight import SparseWeight
+
+Init = Literal["keep", "rescale"]
+M = TypeVar("M", bound=nn.Module)
+
+
+class SparseLayer(nn.Module):
+    """What the sparse layers share: a ``SparseWeight`` and an optional bias."""
+
+    weight: SparseWeight
+    bias: nn.Parameter | None
+
+    def __init__(self, weight: SparseWeight, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight = weight
+        if bias is not None and bias.shape != (weight.shape[0],):
+            raise MismatchError(
+                f"bias has shape {tuple(bias.shape)}, but the weight has {weight.shape[0]} output units"
+            )
+        self.bias = None if bias is None else nn.Parameter(bias)
+
+
+class SparseLinear(SparseLayer):
+    """y = x W^T + b with a sparse W; takes the place of ``torch.nn.Linear``.
+
+    Input ``[..., in]``, output ``[..., out]``.
+
+    >>> layer = SparseLinear.from_dense(nn.Linear(8, 4), torch.arange(0, 32, 4))
+    >>> layer(torch.zeros(5, 8)).shape, layer.weight.density
+    (torch.Size([5, 4]), 0.25)
+    """
+
+    @property
+    def in_features(self) -> int:
+        """Number of input units."""
+        return self.weight.shape[1]
+
+    @property
+    def out_features(self) -> int:
+        """Number of output units."""
+        return self.weight.shape[0]
+
+    @classmethod
+    def from_dense(cls, layer: nn.Linear, index: Tensor) -> Self:
+        """The connections of ``layer`` at ``index`` (flat row-major positions), with its bias."""
+        bias = None if layer.bias is None else layer.bias.detach().clone()
+        return cls(SparseWeight.from_dense(layer.weight, index), bias)
+
+    def to_dense(self) -> nn.Linear:
+        """The equal ``nn.Linear``, zeros where no connection is."""
+        dense = nn.Linear(
+            self.in_features, self.out_features, self.bias is not None,
+            device=self.weight.values.device, dtype=self.weight.values.dtype,
+        )  # fmt: skip
+        _fill(dense, self)
+        return dense
+
+    def forward(self, x: Tensor) -> Tensor:
+        return kernels.linear(x, self.weight, self.bias)
+
+
+class _SparseConv(SparseLayer):
+    """A convolution of any number of spatial dimensions with a sparse kernel."""
+
+    dense_type: type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]
+
+    def __init__(
+        self,
+        weight: SparseWeight,
+        bias: Tensor | None,
+        *,
+        stride: Sequence[int],
+        padding: Sequence[int] | str,
+        dilation: Sequence[int],
+        groups: int = 1,
+        padding_mode: str = "zeros",
+    ) -> None:
+        super().__init__(weight, bias)
+        self.stride, self.dilation, self.groups = tuple(stride), tuple(dilation), groups
+        self.padding = padding if isinstance(padding, str) else tuple(padding)
+        self.padding_mode = padding_mode
+        # the dense class already knows how a padding of any mode and of "same" unrolls
+        self._pad: list[int] = self._shell(device="meta")._reversed_padding_repeated_twice
+
+    def _shell(self, **where: Any) -> nn.Conv1d | nn.Conv2d | nn.Conv3d:
+        shape = self.weight.shape
+        options: dict[str, Any] = {
+            "stride": self.stride, "padding": self.padding, "dilation": self.dilation,
+            "groups": self.groups, "padding_mode": self.padding_mode, "bias": self.bias is not None,
+        }  # fmt: skip
+        make = cast(Any, self.dense_type)
+        shell: nn.Conv1d | nn.Conv2d | nn.Conv3d = make(
+            shape[1] * self.groups, shape[0], tuple(shape[2:]), **options, **where
+        )
+        return shell
+
+    @classmethod
+    def from_dense(cls, layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, index: Tensor) -> Self:
+        """The connections of ``layer`` at ``index`` (flat row-major positions), with its bias."""
+        return cls(
+            SparseWeight.from_dense(layer.weight, index),
+            None if layer.bias is None else layer.bias.detach().clone(),
+            stride=layer.stride,
+            padding=layer.padding,
+            dilation=layer.dilation,
+            groups=layer.groups,
+            padding_mode=layer.padding_mode,
+        )
+
+    def to_dense(self) -> nn.Conv1d | nn.Conv2d | nn.Conv3d:
+        """The equal dense convolution, zeros where no connection is."""
+        dense = self._shell(device=self.weight.values.device, dtype=self.weight.values.dtype)
+        _fill(dense, self)
+        return dense
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            x = nn.functional.pad(x, self._pad, mode=self.padding_mode)
+            padding = (0,) * len(self.stride)
+        return kernels.conv(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+    def extra_repr(self) -> str:
+        return f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}, groups={self.groups}"
+
+
+class SparseConv1d(_SparseConv):
+    """Takes the place of ``torch.nn.Conv1d``: input [N, C, L] or [C, L]."""
+
+    dense_type = nn.Conv1d
+
+
+class SparseConv2d(_SparseConv):
+    """Takes the place of ``torch.nn.Conv2d``: input [N, C, H, W] or [C, H, W]."""
+
+    dense_type = nn.Conv2d
+
+
+class SparseConv3d(_SparseConv):
+    """Takes the place of ``torch.nn.Conv3d``: input [N, C, D, H, W] or [C, D, H, W]."""
+
+    dense_type = nn.Conv3d
+
+
+SPARSE_TYPE: dict[type[nn.Module], type[SparseLinear] | type[_SparseConv]] = {
+    nn.Linear: SparseLinear,
+    nn.Conv1d: SparseConv1d,
+    nn.Conv2d: SparseConv2d,
+    nn.Conv3d: SparseConv3d,
+}
+
+
+def sparse_layers(model: nn.Module) -> dict[str, SparseLayer]:
+    """The model's sparse layers by module name, in order."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, SparseLayer)}
+
+
+def sparsifiable(
+    model: nn.Module, include: Iterable[str] | str = ("*",), exclude: Iterable[str] | str = ()
+) -> dict[str, nn.Module]:
+    """The dense layers that ``sparsify`` would replace: {module name: layer}.
+
+    ``include`` and ``exclude`` are shell patterns on module names. Every pattern must match some module.
+
+    >>> model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    >>> list(sparsifiable(model, exclude=["2"]))
+    ['0']
+
+    Raises:
+        InputError: a pattern that matches no module; no layer left.
+    """
+    include = [include] if isinstance(include, str) else list(include)
+    exclude = [exclude] if isinstance(exclude, str) else list(exclude)
+    names = [n for n, _ in model.named_modules()]
+    for pattern in (*include, *exclude):
+        if not fnmatch.filter(names, pattern):
+            raise InputError(
+                f"the pattern {pattern!r} matches no module; the modules are: "
+                + ", ".join(repr(n) for n in names if n)
+            )
+    found = {
+        name: m
+        for name, m in model.named_modules()
+        if type(m) in SPARSE_TYPE
+        and any(fnmatch.fnmatchcase(name, p) for p in include)
+        and not any(fnmatch.fnmatchcase(name, p) for p in exclude)
+    }
+    if not found:
+        raise InputError(
+            f"no layer of the {type(model).__name__} can be made sparse: regraft replaces nn.Linear and "
+            "nn.Conv1d/2d/3d modules inside a model, by module name (wrap a single layer in nn.Sequential)"
+        )
+    return found
+
+
+def sparsify(
+    model: M,
+    density: float | None = None,
+    *,
+    epsilon: float | None = None,
+    allocate: Allocation | str = allocation.erdos_renyi,
+    include: Iterable[str] | str = ("*",),
+    exclude: Iterable[str] | str = (),
+    topology: Topology | None = None,
+    init: Init = "keep",
+    generator: torch.Generator | None = None,
+) -> M:
+    """Make the Linear and Conv layers of ``model`` sparse, in place. Returns the model.
+
+    Call it before the optimizer is built: the sparse layers have new parameters.
+
+    Args:
+        density: share of connections kept over all chosen layers together, in (0, 1].
+        epsilon: instead of a density, Erdos-Renyi's epsilon: a layer gets epsilon * (n_out + n_in)
+            connections (thesis 3, eq. 3.1), and layers with fewer positions than that stay full.
+        allocate: how the density is spread over layers: a name or a function ``(shapes, density) -> counts``.
+        include, exclude: shell patterns on module names.
+        topology: instead of a density, these connections, by weight name (``"0.weight"``).
+        init: ``"keep"`` takes the dense values as they are (right for trained networks); ``"rescale"``
+            multiplies each layer's by sqrt(dense fan-in / mean sparse fan-in), so that activations start with
+            the variance they would have in the dense network (Evci et al. 2022, arXiv:2010.03533).
+        generator: for the random positions; the same seed gives the same topology.
+
+    >>> model = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 10))
+    >>> _ = sparsify(model, density=0.1, generator=torch.Generator().manual_seed(0))
+    >>> Topology.of(model).nnz == round(0.1 * (600 + 300))
+    True
+
+    Raises:
+        InputError: density outside (0, 1], not exactly one of density, epsilon and topology, an unknown
+            allocation, a pattern without a match, or a layer that would get no connection at all.
+        MismatchError: ``topology`` does not fit the model.
+    """
+    if sum(option is not None for option in (density, epsilon, topology)) != 1:
+        raise InputError("sparsify needs exactly one of density=, epsilon= and topology=")
+    if init not in ("keep", "rescale"):
+        raise InputError(f"init is {init!r}, but must be 'keep' or 'rescale'")
+    layers = sparsifiable(model, include, exclude)
+    _refuse_shared(model, layers)
+    if topology is not None:
+        indices = _indices_of(topology, layers)
+    else:
+        counts = _counts(layers, density, epsilon, allocate)
+        indices = {
+            name: positions.sample(cast(Tensor, layers[name].weight).numel(), k, generator)
+            for name, k in counts.items()
+        }
+    replaced: dict[int, nn.Module] = {}
+    for name, index in indices.items():
+        layer = layers[name]
+        sparse = SPARSE_TYPE[type(layer)].from_dense(cast(Any, layer), index)
+        if init == "rescale":
+            _rescale(sparse)
+        _take_over(sparse, layer)
+        replaced[id(layer)] = sparse
+    _swap(model, replaced)
+    return model
+
+
+def densify(model: M) -> M:
+    """Replace the sparse layers of ``model`` by the equal dense ones, in place. Returns the model.
+
+    >>> model = sparsify(nn.Sequential(nn.Linear(6, 5)), density=0.5)
+    >>> x = torch.randn(3, 6)
+    >>> y = model(x)
+    >>> torch.allclose(densify(model)(x), y, atol=1e-6), type(model[0]).__name__
+    (True, 'Linear')
+    """
+    replaced: dict[int, nn.Module] = {}
+    for layer in sparse_layers(model).values():
+        dense = cast(SparseLinear | _SparseConv, layer).to_dense()
+        _take_over(dense, layer)
+        replaced[id(layer)] = dense
+    _swap(model, replaced)
+    return model
+
+
+def _counts(
+    layers: dict[str, nn.Module], density: float | None, epsilon: float | None, allocate: Allocation | str
+) -> dict[str, int]:
+    shapes = [tuple(cast(Tensor, layer.weight).shape) for layer in layers.values()]
+    if epsilon is not None:
+        counts = allocation.ErdosRenyi(epsilon)(shapes)
+    else:
+        rule = allocation.by_name(allocate) if isinstance(allocate, str) else allocate
+        counts = rule(shapes, check_density(cast(float, density)))
+    for name, shape, k in zip(layers, shapes, counts, strict=True):
+        if k < 1:
+            asked = f"density {density}" if epsilon is None else f"epsilon {epsilon}"
+            raise InputError(
+                f"layer '{name}' of shape {shape} would get no connection at {asked}: "
+                "raise it, choose another allocation, or exclude the layer"
+            )
+    return dict(zip(layers, counts, strict=True))
+
+
+def _indices_of(topology: Topology, layers: dict[str, nn.Module]) -> dict[str, Tensor]:
+    indices = {}
+    for weight_name, connections in topology.items():
+        name = weight_name.removesuffix(".weight")
+        if name not in layers:
+            raise MismatchError(
+                f"the topology has the weight '{weight_name}', but the model has no such dense layer; "
+                "its layers are: " + ", ".join(f"'{n}.weight'" for n in layers)
+            )
+        shape = tuple(cast(Tensor, layers[name].weight).shape)
+        if shape != connections.shape:
+            raise MismatchError(
+                f"the topology's '{weight_name}' has shape {connections.shape}, but the model's has {shape}"
+            )
+        indices[name] = connections.index
+    return indices
+
+
+def _rescale(layer: SparseLayer) -> None:
+    w = layer.weight
+    if w.nnz:
+        with torch.no_grad():
+            w.values.mul_(math.sqrt(w.size / w.nnz))
+
+
+def _refuse_shared(model: nn.Module, layers: dict[str, nn.Module]) -> None:
+    """A weight that two modules share cannot be sparse in one of them only."""
+    owners: dict[int, str] = {}
+    for name, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            other = owners.setdefault(id(parameter), name)
+            if other != name and (name in layers or other in layers):
+                raise InputError(
+                    f"modules '{other}' and '{name}' share one parameter: exclude both from sparsify"
+                )
+
+
+def _fill(dense: nn.Module, sparse: SparseLayer) -> None:
+    with torch.no_grad():
+        cast(Tensor, dense.weight).copy_(sparse.weight.dense())
+        if sparse.bias is not None:
+            cast(Tensor, dense.bias).copy_(sparse.bias)
+
+
+def _take_over(new: nn.Module, old: nn.Module) -> None:
+    """Mode, trainability and hooks of the layer that is replaced."""
+    new.train(old.training)
+    trainable = {n.split(".")[0]: p.requires_grad for n, p in old.named_parameters()}
+    for n, p in new.named_parameters():
+        p.requires_grad_(trainable[n.split(".")[0]])
+    for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
+        getattr(new, hooks).update(getattr(old, hooks))
+    for flags in (
+        "_forward_hooks_with_kwargs",
+        "_forward_pre_hooks_with_kwargs",
+        "_forward_hooks_always_called",
+    ):
+        getattr(new, flags).update(getattr(old, flags))
+
+
+def _swap(model: nn.Module, replaced: dict[int, nn.Module]) -> None:
+    """Put each new module wherever the old one is registered (a module may be registered twice)."""
+    for parent in list(model.modules()):
+        for key, child in parent._modules.items():
+            if child is not None and id(child) in replaced:
+                parent._modules[key] = replaced[id(child)]
