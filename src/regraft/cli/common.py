@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def json_option(function: F) -> F:
-    """``--json FILE``: the same figures for scripts; ``-`` writes them to standard output instead of tables."""
+    """``--json FILE``: the same figures for scripts; ``-`` is standard output, without tables."""
     return click.option(
         "--json", "json_path", metavar="FILE", default=None,
         help="Write the figures as JSON to FILE; '-' for standard output, without tables.",
