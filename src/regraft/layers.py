@@ -198,7 +198,8 @@ def sparsifiable(
     found = {
         name: m
         for name, m in model.named_modules()
-        if type(m) in SPARSE_TYPE
+        if name
+        and type(m) in SPARSE_TYPE
         and any(fnmatch.fnmatchcase(name, p) for p in include)
         and not any(fnmatch.fnmatchcase(name, p) for p in exclude)
     }
