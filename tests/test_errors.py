@@ -56,5 +56,5 @@ def test_other_densities_are_refused_by_value(density):
 
 
 def test_the_refusal_names_the_argument():
-    with pytest.raises(errors.InputError, match="^head density is 2,"):
+    with pytest.raises(errors.InputError, match=r"^head density is 2,"):
         errors.check_density(2, "head density")

@@ -39,7 +39,7 @@ def check(index: Tensor, size: int, name: str = "index") -> Tensor:
             "but must be a one-dimensional tensor of integer positions"
         )
     index = index.long()
-    if index.numel() == 0:
+    if index.numel() == 0 or index.is_meta:  # nothing to look at
         return index
     if index.numel() > 1 and not bool((index[1:] > index[:-1]).all()):
         where = int((index[1:] <= index[:-1]).nonzero()[0, 0])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self, cast
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,8 @@ class SparseWeight(nn.Module):
     values: nn.Parameter
 
     def __init__(self, shape: Sequence[int], index: Tensor, values: Tensor) -> None:
-        """Take positions and values after checking them.
+        """Take positions and values after checking them. Like ``nn.Parameter``, it takes the tensors over
+        without a copy.
 
         Raises:
             InputError: positions unsorted, duplicated or out of range; values not floating point.
@@ -143,13 +144,13 @@ class SparseWeight(nn.Module):
         values = self.values.new_empty(index.numel())
         values[kept_new] = self.values[kept_old]
         values[~survived] = new_values.to(values)
-        self.replace(index, values)
+        self._put(index, values)
         return Rewiring(kept_old, kept_new)
 
     @torch.no_grad()
     def replace(self, index: Tensor, values: Tensor) -> None:
-        """Put new positions and values in place, checked; the Parameter stays the same object, its gradient
-        is dropped.
+        """Put copies of new positions and values in place, checked; the Parameter stays the same object, its
+        gradient is dropped.
 
         Raises:
             InputError: positions unsorted, duplicated or out of range.
@@ -157,11 +158,14 @@ class SparseWeight(nn.Module):
         """
         index = positions.check(index, self.size).to(self.index.device)
         _check_values(values, index)
-        self.index = index
+        self._put(index, values.to(self.values, copy=True))
+
+    def _put(self, index: Tensor, values: Tensor) -> None:
+        self.index = index.clone()
         self.values.grad = None
         if values.shape != self.values.shape:
             _forget_length(self.values)
-        self.values.data = values.detach().to(self.values)
+        self.values.data = values
         self.cache.clear()
 
     def extra_repr(self) -> str:
@@ -169,13 +173,17 @@ class SparseWeight(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         self.cache.clear()
-        return cast(Self, super()._apply(fn, recurse))  # type: ignore[no-untyped-call]
+        index = self.index
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.index.dtype != torch.int64:  # Module.type casts every buffer, and would round positions
+            self.index = index.to(self.index.device)
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "cache": {}}
 
     def _load_from_state_dict(
-        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         """Accept a state of any nnz: the topology comes from the state, through the same door."""
         index, values = state_dict.get(prefix + "index"), state_dict.get(prefix + "values")
@@ -184,8 +192,9 @@ class SparseWeight(nn.Module):
                 checked = positions.check(index, self.size, name=prefix + "index")
             except InputError as error:
                 raise InputError(f"{error}; the weight here has shape {tuple(self.shape)}") from None
+            state_dict[prefix + "index"] = checked  # int64, also where torch assigns instead of copying
             here = checked.to(self.index.device)
-            if here.shape != self.index.shape or not torch.equal(here, self.index):
+            if here.is_meta or here.shape != self.index.shape or not torch.equal(here, self.index):
                 self.replace(checked, values)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
