@@ -1,0 +1,34 @@
+"""Topologies that change while a network trains: drop some connections, grow as many elsewhere."""
+
+from regraft.evolve.context import Context, Drop, Grow, Growth
+from regraft.evolve.drop import DROPS, magnitude, signed_magnitude
+from regraft.evolve.evolver import EvolutionStep, Evolve
+from regraft.evolve.grow import GROWS, INITS, Init, RandomGrowth, random
+from regraft.evolve.methods import METHODS, method
+from regraft.evolve.normalise import RowNormalise, normalise_rows, row_norms
+from regraft.evolve.optimizer_state import remap_state
+from regraft.evolve.retopology import set_topology
+
+__all__ = [
+    "DROPS",
+    "GROWS",
+    "INITS",
+    "METHODS",
+    "Context",
+    "Drop",
+    "EvolutionStep",
+    "Evolve",
+    "Grow",
+    "Growth",
+    "Init",
+    "RandomGrowth",
+    "RowNormalise",
+    "magnitude",
+    "method",
+    "normalise_rows",
+    "random",
+    "remap_state",
+    "row_norms",
+    "set_topology",
+    "signed_magnitude",
+]

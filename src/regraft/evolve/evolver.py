@@ -1,0 +1,272 @@
+"""``Evolve``: every so many steps, drop some connections and grow as many."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from regraft import positions, schedules
+from regraft.errors import InputError, MismatchError
+from regraft.evolve import drop as drops
+from regraft.evolve import grow as grows
+from regraft.evolve.context import Context, Drop, Grow
+from regraft.evolve.named import Patterns, as_patterns, sparse_weights
+from regraft.evolve.optimizer_state import Optimizers, holds, optimizers, remap_state
+from regraft.evolve.rewire import complement, swap
+from regraft.probe import Probe
+from regraft.schedules import Progress, Schedule
+from regraft.weight import SparseWeight
+
+HISTORY = 10_000  # updates that `Evolve.history` remembers; the oldest go first
+
+
+@dataclass(frozen=True)
+class EvolutionStep:
+    """What one update did.
+
+    Attributes:
+        step: optimizer steps done when it happened.
+        update: number of updates before it.
+        rate: fraction of connections dropped.
+        dropped: connections dropped, by weight name; as many were grown.
+        regrown: how many of the grown ones had just been dropped, by weight name.
+    """
+
+    step: int
+    update: int
+    rate: float
+    dropped: dict[str, int]
+    regrown: dict[str, int]
+
+    @property
+    def grown(self) -> dict[str, int]:
+        """Connections grown, by weight name: as many as were dropped."""
+        return dict(self.dropped)
+
+    @property
+    def total(self) -> int:
+        """Connections replaced in all."""
+        return sum(self.dropped.values())
+
+
+class Evolve:
+    """Sparse evolutionary training around a training loop of your own.
+
+    Every ``every`` steps it drops a fraction ``rate`` of each sparse weight's connections and grows as many
+    elsewhere in the same weight, so that counts never change. Survivors keep their values and their optimizer
+    state bit for bit; new connections start fresh, also where one was dropped a moment ago. Weights that do
+    not train (``requires_grad`` is False, or not in the optimizer) and full ones, where nothing can grow, are
+    left alone.
+
+    The defaults are SET (Mocanu et al. 2018, algorithm 1; thesis 3, algorithm 1).
+
+    Args:
+        drop: rule ``(weight, fraction, context) -> entries``, or its name: ``"signed-magnitude"`` (SET) or
+            ``"magnitude"``.
+        grow: rule ``(weight, survivors, k, context) -> Growth``, or its name: ``"random"``.
+        rate: fraction of connections dropped per update, in [0, 1]: a number, a schedule, or the name of one.
+            A schedule sees ``Progress(done, total)``: ``done`` updates so far, which is the epoch, counted
+            from 0, where ``every`` is the steps of one epoch; ``total`` is total / every, then the number of
+            epochs.
+        every: optimizer steps between updates, >= 1; ``len(loader)`` for once per epoch.
+        total: steps over which the topology evolves, or None if unknown. No update happens at step ``total``
+            or later, so with ``total = epochs * len(loader)`` none follows the last epoch, as in SET, and no
+            connection ends untrained. With a smaller ``every``, ``total = (epochs - 1) * len(loader) + 1``
+            keeps the whole last epoch quiet; for RigL it is T_end.
+        generator: source of every random choice, a CPU one for any device. Default: a new one seeded with
+            ``torch.initial_seed()``, hence by ``torch.manual_seed``. In distributed training seed alike on
+            every rank: all ranks then choose the same topology, because their weights are the same.
+        include, exclude: shell patterns on the names of weights or layers that evolve.
+
+    >>> from regraft import sparsify
+    >>> g = torch.Generator().manual_seed(0)
+    >>> model = sparsify(nn.Sequential(nn.Linear(20, 10)), density=0.2, generator=g)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    >>> evolver = Evolve(rate=0.3, every=2, total=6, generator=g).attach(model, optimizer)
+    >>> for _ in range(6):
+    ...     loss = model(torch.randn(4, 20)).square().mean()
+    ...     optimizer.zero_grad(); loss.backward(); optimizer.step()
+    ...     _ = evolver.step()
+    >>> [(e.step, e.total) for e in evolver.history], model[0].weight.nnz
+    ([(2, 12), (4, 12)], 40)
+
+    Raises:
+        InputError: unknown names; ``every`` or ``total`` below 1; a fixed rate outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        drop: str | Drop = "signed-magnitude",
+        grow: str | Grow = "random",
+        rate: float | str | Schedule = 0.3,
+        *,
+        every: int = 1,
+        total: int | None = None,
+        generator: torch.Generator | None = None,
+        include: Patterns = ("*",),
+        exclude: Patterns = (),
+    ) -> None:
+        self.drop = drops.by_name(drop) if isinstance(drop, str) else drop
+        self.grow = grows.by_name(grow) if isinstance(grow, str) else grow
+        self.rate = _schedule(rate)
+        self.every = _at_least_one("every", every)
+        self.total = None if total is None else _at_least_one("total", total)
+        self.generator = (
+            torch.Generator().manual_seed(torch.initial_seed()) if generator is None else generator
+        )
+        self.include, self.exclude = as_patterns(include), as_patterns(exclude)
+        self.steps = 0
+        self.updates = 0
+        self.history: deque[EvolutionStep] = deque(maxlen=HISTORY)
+        self._model: nn.Module | None = None
+        self._optimizers: tuple[torch.optim.Optimizer, ...] = ()
+
+    def __repr__(self) -> str:
+        drop = getattr(self.drop, "__name__", self.drop)
+        return (
+            f"Evolve(drop={drop}, grow={self.grow}, rate={self.rate}, every={self.every}, total={self.total})"
+        )
+
+    def attach(self, model: nn.Module, optimizer: Optimizers = None) -> Self:
+        """Say what to evolve: a model (compiled or wrapped in DDP too) and the optimizers that train it,
+        whose state then follows. Returns self.
+
+        Raises:
+            InputError: no sparse weight, a pattern without a match, or an optimizer that holds none of the
+                sparse weights, which happens when it is built before ``sparsify``.
+        """
+        weights = sparse_weights(model, self.include, self.exclude)
+        given = optimizers(optimizer)
+        if given and not any(holds(o, w.values) for o in given for w in weights.values()):
+            raise InputError(
+                f"the {type(given[0]).__name__} optimizer holds none of the sparse weights "
+                f"({', '.join(repr(n) for n in weights)}): build it after regraft.sparsify"
+            )
+        self._model, self._optimizers = model, given
+        return self
+
+    def step(self, probe: Probe | None = None) -> EvolutionStep | None:
+        """Count one optimizer step, and evolve if it is time to: call it after every ``optimizer.step()``.
+
+        Args:
+            probe: batches and loss, for rules that look at gradients; SET's do not.
+
+        Returns:
+            what was done, or None where nothing was due.
+
+        Raises:
+            InputError: not attached; weights that are NaN; a rate outside [0, 1].
+        """
+        self._attached()
+        self.steps += 1
+        return self.evolve(probe) if self.due else None
+
+    @property
+    def due(self) -> bool:
+        """Whether the step just counted is one after which the topology changes."""
+        in_time = self.total is None or self.steps < self.total
+        return self.steps > 0 and self.steps % self.every == 0 and in_time
+
+    @property
+    def progress(self) -> Progress:
+        """Updates so far, and the number of periods of ``every`` steps in all, if known."""
+        return Progress(self.updates, None if self.total is None else math.ceil(self.total / self.every))
+
+    @torch.no_grad()
+    def evolve(self, probe: Probe | None = None) -> EvolutionStep:
+        """Update the topology now, whatever the step count says.
+
+        Raises:
+            InputError: not attached; weights that are NaN; a rate outside [0, 1].
+        """
+        model = self._attached()
+        progress = self.progress
+        rate = _check_rate(self.rate(progress), self.rate)
+        dropped, regrown = {}, {}
+        for name, weight in sparse_weights(model, self.include, self.exclude).items():
+            if not self._trains(weight) or weight.nnz == weight.size:
+                continue
+            context = Context(name, self.generator, progress, model, probe)
+            dropped[name], regrown[name] = self._update(weight, rate, context)
+        done = EvolutionStep(self.steps, self.updates, rate, dropped, regrown)
+        self.updates += 1
+        self.history.append(done)
+        return done
+
+    def _update(self, weight: SparseWeight, rate: float, context: Context) -> tuple[int, int]:
+        entries = positions.check(
+            self.drop(weight, rate, context), weight.nnz, name=f"entries dropped from '{context.name}'"
+        )
+        k = entries.numel()
+        if k == 0:
+            return 0, 0
+        kept = complement(entries, weight.nnz)
+        survivors, gone = weight.index[kept], weight.index[entries]
+        growth = self.grow(weight, survivors, k, context)
+        growth = grows.check_growth(growth, weight, survivors, k, context)
+        old_nnz = weight.nnz
+        rewiring = swap(weight, kept, growth.index, growth.values)
+        for optimizer in self._optimizers:
+            remap_state(optimizer, weight.values, rewiring, old_nnz)
+        return k, int(positions.contains(gone, growth.index).sum())
+
+    def _trains(self, weight: SparseWeight) -> bool:
+        held = not self._optimizers or any(holds(o, weight.values) for o in self._optimizers)
+        return held and weight.values.requires_grad
+
+    def _attached(self) -> nn.Module:
+        if self._model is None:
+            raise InputError("this Evolve is not attached yet: call .attach(model, optimizer) first")
+        return self._model
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters, generator and history: plain data and one uint8 tensor ``"generator"``. The topology is
+        in the model's state and the optimizer's state in the optimizer's, so with the three a run resumes bit
+        for bit."""
+        return {
+            "steps": self.steps,
+            "updates": self.updates,
+            "generator": self.generator.get_state(),
+            "history": [asdict(e) for e in self.history],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state_dict`` gave.
+
+        Raises:
+            MismatchError: not such a state.
+        """
+        wanted = {"steps", "updates", "generator", "history"}
+        if set(state) != wanted or not isinstance(state["generator"], Tensor):
+            raise MismatchError(
+                f"this is not the state of an Evolve: it has {sorted(state)}, but {sorted(wanted)} are needed"
+            )
+        self.generator.set_state(state["generator"].cpu())
+        self.steps, self.updates = int(state["steps"]), int(state["updates"])
+        self.history = deque((EvolutionStep(**e) for e in state["history"]), maxlen=HISTORY)
+
+
+def _schedule(rate: float | str | Schedule) -> Schedule:
+    if isinstance(rate, str):
+        return schedules.by_name(rate)
+    if callable(rate):
+        return rate
+    return schedules.Constant(_check_rate(rate, "rate"))
+
+
+def _check_rate(rate: float, source: object) -> float:
+    if not 0.0 <= rate <= 1.0:
+        raise InputError(f"{source} gives the rate {rate!r}, but the fraction dropped must be in [0, 1]")
+    return float(rate)
+
+
+def _at_least_one(name: str, value: int) -> int:
+    if value != int(value) or value < 1:
+        raise InputError(f"{name} is {value!r}, but must be a whole number of optimizer steps, at least 1")
+    return int(value)
