@@ -34,12 +34,13 @@ def uniform(shapes: Sequence[Shape], density: float) -> list[int]:
 
 def erdos_renyi(shapes: Sequence[Shape], density: float) -> list[int]:
     """Layer density proportional to (n_out + n_in) / (n_out * n_in), scaled to the wanted total density
-    (Mocanu et al. 2018; thesis 3, eq. 3.1). Kernel dimensions count as one unit per position.
+    (Mocanu et al. 2018; thesis 3, eq. 3.1). A convolution's kernel size plays no part (as in Evci et al. 2020,
+    arXiv:1911.11134); for layers without a kernel it equals ``ErdosRenyi(epsilon)`` of that density.
 
     >>> erdos_renyi([(10, 10), (10, 1000)], 0.1)
     [20, 990]
     """
-    return _proportional(shapes, density, [(s[0] + s[1]) / (s[0] * s[1]) for s in shapes])
+    return _proportional(shapes, density, [(s[0] + s[1]) / max(s[0] * s[1], 1) for s in shapes])
 
 
 def erdos_renyi_kernel(shapes: Sequence[Shape], density: float) -> list[int]:
@@ -49,7 +50,7 @@ def erdos_renyi_kernel(shapes: Sequence[Shape], density: float) -> list[int]:
     >>> sum(erdos_renyi_kernel([(16, 3, 3, 3), (32, 16, 3, 3)], 0.2)) == round(0.2 * (432 + 4608))
     True
     """
-    return _proportional(shapes, density, [sum(s) / math.prod(s) for s in shapes])
+    return _proportional(shapes, density, [sum(s) / max(math.prod(s), 1) for s in shapes])
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class ErdosRenyi:
     (Mocanu et al. 2018; thesis 3, eq. 3.1: p = epsilon (n_out + n_in) / (n_out n_in)).
 
     ``epsilon`` is a positive number, about half the mean number of connections per unit. The density
-    argument is not used. For convolutions n_in counts input channels times kernel positions.
+    argument is not used. For convolutions n_in counts input channels times kernel positions: the inputs that
+    one output really has.
 
     >>> ErdosRenyi(20)([(1000, 784), (10, 1000)])
     [35680, 10000]
@@ -67,7 +69,8 @@ class ErdosRenyi:
     epsilon: float
 
     def __post_init__(self) -> None:
-        if not (self.epsilon > 0 and math.isfinite(self.epsilon)):
+        is_number = isinstance(self.epsilon, int | float)
+        if not (is_number and self.epsilon > 0 and math.isfinite(self.epsilon)):
             raise InputError(
                 f"epsilon is {self.epsilon!r}, but must be a positive number; the usual one is 20"
             )
@@ -111,7 +114,8 @@ def _proportional(shapes: Sequence[Shape], density: float, weights: Sequence[flo
     while True:
         free = [i for i in range(len(sizes)) if i not in full]
         rest = total - sum(sizes[i] for i in full)
-        scale = rest / sum(weights[i] * sizes[i] for i in free) if free else 0.0
+        mass = sum(weights[i] * sizes[i] for i in free)
+        scale = rest / mass if mass else 0.0
         over = [i for i in free if scale * weights[i] > 1.0]
         if not over:
             break

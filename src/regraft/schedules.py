@@ -41,8 +41,21 @@ class Progress(NamedTuple):
 Schedule = Callable[[Progress], float]
 
 
+class _Checked:
+    """Settings are checked when a schedule is made, not when training reaches it."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise _refusal(self, name, "must be a finite number")
+
+
+def _refusal(schedule: object, name: str, expected: str) -> InputError:
+    return InputError(f"{type(schedule).__name__}: {name} is {getattr(schedule, name)!r}, but {expected}")
+
+
 @dataclass(frozen=True)
-class Constant:
+class Constant(_Checked):
     """The same value always: SET's zeta = 0.3 (Mocanu et al. 2018).
 
     >>> Constant()(Progress(7, 10))
@@ -56,7 +69,7 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class LinearDecreasing:
+class LinearDecreasing(_Checked):
     """LDV: low + (high - low) * (total - done) / total (thesis 3, section 4.3; defaults 0.3 and 0.01).
 
     >>> round(LinearDecreasing()(Progress(5, 10)), 4)
@@ -71,7 +84,7 @@ class LinearDecreasing:
 
 
 @dataclass(frozen=True)
-class Oscillating:
+class Oscillating(_Checked):
     """OSV: (high + low) / 2 + (high - low) / 2 * cos(2 pi done / T), T = 2 total / (3 + 2k)
     (thesis 3, section 4.4; defaults 0.3, 0.01, k = 1). ``k`` is a non-negative integer that sets the number
     of oscillations: (3 + 2k) / 2 of them, hence the schedule starts high and ends low.
@@ -84,13 +97,18 @@ class Oscillating:
     low: float = 0.01
     k: int = 1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.k != int(self.k) or self.k < 0:
+            raise _refusal(self, "k", "must be a non-negative integer")
+
     def __call__(self, progress: Progress) -> float:
         turns = progress.fraction(self) * (3 + 2 * self.k) / 2
         return (self.high + self.low) / 2 + (self.high - self.low) / 2 * math.cos(2 * math.pi * turns)
 
 
 @dataclass(frozen=True)
-class ExponentialDecay:
+class ExponentialDecay(_Checked):
     """EXD: start * (1 - interest) ** done (thesis 3, section 4.5; defaults 0.3 and 0.01).
 
     >>> round(ExponentialDecay(0.3, 0.01)(Progress(2)), 5)
@@ -100,12 +118,17 @@ class ExponentialDecay:
     start: float = 0.3
     interest: float = 0.01
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 <= self.interest < 1.0:
+            raise _refusal(self, "interest", "must be in [0, 1): the share lost at each iteration")
+
     def __call__(self, progress: Progress) -> float:
         return float(self.start * (1.0 - self.interest) ** progress.done)
 
 
 @dataclass(frozen=True)
-class Exponential:
+class Exponential(_Checked):
     """From ``start`` to ``end`` by a constant factor per iteration, shifted to meet both ends exactly:
     v(t) = end + (start - end) * (e^(-a t) - e^(-a)) / (1 - e^(-a)) with t = done / total.
 
@@ -122,6 +145,11 @@ class Exponential:
     end: float = 0.0
     steepness: float = 5.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steepness <= 0.0:
+            raise _refusal(self, "steepness", "must be positive")
+
     def __call__(self, progress: Progress) -> float:
         floor = math.exp(-self.steepness)
         t = progress.fraction(self)
@@ -129,7 +157,7 @@ class Exponential:
 
 
 @dataclass(frozen=True)
-class Cosine:
+class Cosine(_Checked):
     """From ``start`` to ``end`` along half a cosine: end + (start - end) / 2 * (1 + cos(pi done / total))
     (Evci et al. 2020, arXiv:1911.11134, eq. 1).
 
@@ -146,7 +174,7 @@ class Cosine:
 
 
 @dataclass(frozen=True)
-class Cubic:
+class Cubic(_Checked):
     """From ``start`` to ``end`` by a cubic that is steep first: end + (start - end) * (1 - done / total)^3
     (Zhu and Gupta 2017, arXiv:1710.01878, eq. 1, where it gives a sparsity).
 

@@ -60,14 +60,17 @@ class Topology(Mapping[str, Connections]):
     """
 
     def __init__(self, weights: Mapping[str, tuple[tuple[int, ...], Tensor] | Connections]) -> None:
-        """Take positions after checking them.
+        """Take copies of positions after checking them.
 
         Raises:
             InputError: positions unsorted, duplicated or out of range.
         """
         checked = {}
         for name, entry in weights.items():
-            shape, index = (entry.shape, entry.index) if isinstance(entry, Connections) else entry
+            if isinstance(entry, Connections):
+                shape, index = entry.shape, entry.index
+            else:
+                shape, index = entry[0], entry[1].clone()
             index = positions.check(index.detach().cpu(), math.prod(shape), name=name)
             checked[name] = Connections(tuple(shape), index)
         self._weights = MappingProxyType(checked)
@@ -80,7 +83,7 @@ class Topology(Mapping[str, Connections]):
             InputError: the model has no sparse weight.
         """
         found = {
-            name: (tuple(w.shape), w.index.clone())
+            name: (tuple(w.shape), w.index)
             for name, w in model.named_modules()
             if isinstance(w, SparseWeight)
         }
@@ -110,7 +113,10 @@ class Topology(Mapping[str, Connections]):
         return dict(self._weights) == dict(other._weights)
 
     def __hash__(self) -> int:
-        return hash(tuple(self._weights.items()))
+        return hash(frozenset(self._weights.items()))
+
+    def __reduce__(self) -> tuple[type[Topology], tuple[dict[str, Connections]]]:
+        return type(self), (dict(self._weights),)  # a mapping proxy cannot be pickled
 
     def __repr__(self) -> str:
         inside = ", ".join(f"{n}: {c.nnz}/{c.size}" for n, c in self.items())
@@ -147,7 +153,7 @@ class Topology(Mapping[str, Connections]):
 
     def _combine(self, other: Topology, op: Callable[[Tensor, Tensor], Tensor]) -> Topology:
         self.check_same_weights(other)
-        return Topology({n: (c.shape, op(c.index, other[n].index)) for n, c in self.items()})
+        return Topology({n: Connections(c.shape, op(c.index, other[n].index)) for n, c in self.items()})
 
     def check_same_weights(self, other: Topology) -> None:
         """Raise MismatchError unless both have the same weight names with the same shapes."""
