@@ -13,11 +13,14 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,8 +29,8 @@ from regraft.container import Entry, PathLike, atomic_write, sha256
 from regraft.errors import FileError, InputError, MismatchError
 
 __all__ = [
-    "FORMAT", "Entry", "Header", "NetworkFile", "PathLike", "atomic_write", "index_dtype", "read_network",
-    "sha256", "versions", "write_network",
+    "FORMAT", "Entry", "Header", "NetworkFile", "NetworkWriter", "PathLike", "atomic_write", "index_dtype",
+    "read_network", "sha256", "versions", "write_network",
 ]  # fmt: skip
 
 FORMAT = 1
@@ -44,6 +47,7 @@ class Header:
         provenance: where the network came from; plain JSON values.
         versions: versions of the software that wrote the file; filled in when it is written.
         format: version of the file format.
+        buffers: names of the plain tensors that are no parameters; merging averages them.
     """
 
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -51,6 +55,7 @@ class Header:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
+    buffers: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """The header as JSON text; the same header always gives the same text.
@@ -64,6 +69,7 @@ class Header:
             "model": None if self.model is None else dict(self.model),
             "provenance": dict(self.provenance),
             "versions": dict(self.versions) or versions(),
+            "buffers": list(self.buffers),
         }
         try:
             return json.dumps(plain, allow_nan=False)
@@ -145,6 +151,63 @@ def write_network(
             file.write(container.tensor_bytes(ready[name]))
 
 
+class NetworkWriter:
+    """Writes a network file tensor by tensor and piece by piece, when no more than a piece fits into memory.
+
+    Names and numbers of dimensions are known at the start, sizes only at the end: room for the header is left
+    and filled by ``finish``.
+    """
+
+    def __init__(self, file: IO[bytes], header: Header, dims: Mapping[str, int]) -> None:
+        """Start writing to a seekable file.
+
+        Args:
+            file: as ``atomic_write`` gives it.
+            header: with the shapes of all sparse weights that will follow.
+            dims: number of dimensions of each tensor that will follow, in the order of the table.
+        """
+        longest = {name: Entry(torch.bfloat16, (2**62,) * n, 2**62) for name, n in dims.items()}
+        self._file, self._header, self._names = file, header, tuple(dims)
+        self._room = len(self._table(longest))
+        self._entries: dict[str, Entry] = {}
+        self._at = 0
+        file.seek(self._room)
+
+    def _table(self, entries: Mapping[str, Entry], room: int = 0) -> bytes:
+        return container.header_bytes(entries, {"regraft": self._header.to_json()}, room)
+
+    def tensor(self, name: str, dtype: torch.dtype, pieces: Iterable[Tensor], shape: Sequence[int]) -> None:
+        """Write one tensor from its pieces in order; ``shape`` may have one -1 for what the pieces decide."""
+        start, count = self._at, 0
+        for piece in pieces:
+            self._file.write(container.tensor_bytes(piece.to(dtype)))
+            count += piece.numel()
+        self._at += count * dtype.itemsize
+        self._entries[name] = Entry(dtype, tuple(count if n == -1 else n for n in shape), start)
+
+    def weight(self, name: str, dtype: torch.dtype, pieces: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Write one sparse weight from pieces (positions, values) in order of position."""
+        narrow = index_dtype(positions.numel(self._header.shapes[name]))
+        with tempfile.SpooledTemporaryFile(max_size=2**20) as values:  # their place is after all positions
+
+            def indices() -> Iterator[Tensor]:
+                for index, piece in pieces:
+                    values.write(container.tensor_bytes(piece.to(dtype)))
+                    yield index
+
+            self.tensor(f"{name}.index", narrow, indices(), (-1,))
+            values.seek(0)
+            shutil.copyfileobj(values, self._file, 2**18)
+        count = self._entries[f"{name}.index"].numel
+        self._entries[f"{name}.values"] = Entry(dtype, (count,), self._at)
+        self._at += count * dtype.itemsize
+
+    def finish(self) -> None:
+        """Write the header into the room left for it."""
+        self._file.seek(0)
+        self._file.write(self._table({name: self._entries[name] for name in self._names}, self._room))
+
+
 def read_network(path: PathLike, *, finite: bool = True) -> tuple[dict[str, Tensor], Header]:
     """All tensors of a network file, and its header. Positions come back as int64.
 
@@ -182,21 +245,28 @@ class NetworkFile:
         """
         self.path = Path(path)
         self._finite = finite
+        self._file: IO[bytes] | None = None
         try:
-            self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115
-        except OSError as error:
-            raise FileError(f"cannot open '{path}': {error.strerror or error}") from error
-        try:
-            self.entries, metadata = container.read_table(self._file, self.path)
+            self.entries, metadata = container.read_table(self._open(), self.path)
             self.header = self._check_header(metadata)
         except BaseException:
             self.close()
             raise
         self._owner = {f"{name}.index": name for name in self.header.shapes}
 
+    def _open(self) -> IO[bytes]:
+        if self._file is None:
+            try:
+                self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115
+            except OSError as error:
+                raise FileError(f"cannot open '{self.path}': {error.strerror or error}") from error
+        return self._file
+
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Let go of the file; reading from it again opens it again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def __enter__(self) -> Self:
         return self
@@ -243,14 +313,13 @@ class NetworkFile:
         if not 0 <= start <= stop <= entry.numel:
             raise InputError(f"cannot read [{start}, {stop}) of '{name}', which has {entry.numel} elements")
         before = 1 if name in self._owner and start > 0 else 0
-        flat = container.read_elements(self._file, entry, start - before, stop)
+        flat = container.read_elements(self._open(), entry, start - before, stop)
         if flat is None:
             raise container.truncated(self.path, f"it ends within '{name}'")
         if name in self._owner:
-            try:
-                positions.check(flat, positions.numel(self.shapes[self._owner[name]]), name=name)
-            except InputError as error:
-                raise container.corrupt(self.path, str(error).split(":")[0]) from None
+            size = positions.numel(self.shapes[self._owner[name]])
+            if not _is_increasing(flat, size):
+                raise container.corrupt(self.path, _fault(flat, size, name))
         elif self._finite and not _is_finite(flat):
             raise FileError(
                 f"'{self.path}' holds NaN or infinite values in '{name}': the network has diverged; train it "
@@ -276,19 +345,21 @@ class NetworkFile:
             )
         shapes, model = raw.get("shapes"), raw.get("model")
         provenance, written_by = raw.get("provenance", {}), raw.get("versions", {})
+        buffers = raw.get("buffers", [])
         if not isinstance(shapes, dict) or not all(container.is_shape(shape) for shape in shapes.values()):
             raise container.corrupt(self.path, "its regraft header has no valid shapes")
         if not (
             (model is None or isinstance(model, dict))
             and isinstance(provenance, dict)
             and isinstance(written_by, dict)
+            and isinstance(buffers, list)
+            and all(isinstance(name, str) for name in buffers)
         ):
             raise container.corrupt(self.path, "its regraft header is malformed")
         for name, shape in shapes.items():
             self._check_weight(name, shape)
-        return Header(
-            {name: tuple(shape) for name, shape in shapes.items()}, model, provenance, written_by, version
-        )
+        plain = {name: tuple(shape) for name, shape in shapes.items()}
+        return Header(plain, model, provenance, written_by, version, tuple(buffers))
 
     def _check_weight(self, name: str, shape: list[int]) -> None:
         index, values = self.entries.get(f"{name}.index"), self.entries.get(f"{name}.values")
@@ -306,5 +377,25 @@ class NetworkFile:
             )
 
 
+def _is_increasing(index: Tensor, size: int) -> bool:
+    """What ``positions.check`` checks; numpy costs a third of torch on the short slices of streaming."""
+    if index.numel() == 0:
+        return True
+    a = index.numpy()
+    return bool(a[0] >= 0 and a[-1] < size and (a[1:] > a[:-1]).all())
+
+
+def _fault(index: Tensor, size: int, name: str) -> str:
+    try:
+        positions.check(index, size, name=name)
+    except InputError as error:
+        return str(error).split(":")[0]
+    return f"{name} is malformed"
+
+
 def _is_finite(tensor: Tensor) -> bool:
-    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+    if not tensor.is_floating_point():
+        return True
+    if tensor.dtype == torch.bfloat16 or tensor.device.type != "cpu":
+        return bool(torch.isfinite(tensor).all())
+    return bool(np.isfinite(tensor.detach().numpy()).all())
