@@ -1,0 +1,78 @@
+/* Shared shapes of the compiled kernels. A matrix of activations is [batch, features] with free strides. */
+#ifndef REGRAFT_COMMON_H
+#define REGRAFT_COMMON_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "pool.h"
+
+/* Both traversals of a sparse matrix [rows, cols] over one order of values, the row-major one. */
+typedef struct {
+    int64_t rows, cols, nnz;
+    const int64_t *rowptr; /* [rows + 1] */
+    const int32_t *col;    /* [nnz], column of each value */
+    const int64_t *colptr; /* [cols + 1] */
+    const int32_t *row;    /* [nnz], row of each entry in column order */
+    const int32_t *perm;   /* [nnz], its place among the values */
+} plan_t;
+
+typedef struct {
+    void *data;
+    int64_t batch_stride, feature_stride; /* in elements */
+} matrix_t;
+
+/* One call of a linear layer; what is NULL is not wanted. Outputs have batch_stride 1. */
+typedef struct {
+    plan_t plan;
+    int64_t batch;
+    int tiles; /* 0: choose */
+    const void *values, *bias;
+    matrix_t x, y;              /* forward */
+    matrix_t dy, dx;            /* backward */
+    void *dvalues, *dbias;      /* backward */
+    void *scratch_a, *scratch_b; /* packed activations */
+} linear_t;
+
+/* The kernels of one instruction set; [0] is float32, [1] float64. */
+typedef struct {
+    const char *name;
+    int lanes[2];
+    region_fn forward[2], backward[2];
+} isa_t;
+
+extern const isa_t isa_baseline;
+#if defined(__x86_64__)
+extern const isa_t isa_avx2, isa_avx512;
+#endif
+
+#define WIDEST 8 /* vectors in a tile */
+
+/* Elements of scratch that `features` rows of `batch` take, whatever the tiles. */
+static inline int64_t packed_size(int64_t features, int64_t batch, int lanes) {
+    return features * ((batch + lanes - 1) / lanes) * lanes;
+}
+
+static inline int64_t vectors(int64_t batch, int lanes) { return (batch + lanes - 1) / lanes; }
+
+static inline int64_t part(int64_t n, int64_t i, int64_t parts) { return n * i / parts; }
+
+/* First row of thread i when rows are split so that each gets as many nonzeros (and some rows). */
+static inline int64_t split(const int64_t *ptr, int64_t n, int i, int team) {
+    if (i <= 0) return 0;
+    if (i >= team) return n;
+    int64_t target = (ptr[n] + 4 * n) / team * i, low = 0, high = n;
+    while (low < high) {
+        int64_t mid = (low + high) / 2;
+        if (ptr[mid] + 4 * mid < target)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+int plan_build(const int64_t *index, int64_t nnz, int64_t rows, int64_t cols, int64_t *rowptr, int32_t *col,
+               int64_t *colptr, int32_t *row, int32_t *perm);
+
+#endif

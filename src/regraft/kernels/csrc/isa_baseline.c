@@ -1,0 +1,26 @@
+/* The kernels for what every processor of the architecture has (SSE2, NEON). */
+#include "common.h"
+
+#define ISA 0
+#define VB 16
+#define T float
+#define INT int32_t
+#define NAME(x) x##_f32_baseline
+#include "tile.h"
+#undef VB
+#undef T
+#undef INT
+#undef NAME
+
+#define VB 32
+#define T double
+#define INT int64_t
+#define NAME(x) x##_f64_baseline
+#include "tile.h"
+
+const isa_t isa_baseline = {
+    "baseline",
+    {16 / sizeof(float), 32 / sizeof(double)},
+    {forward_f32_baseline, forward_f64_baseline},
+    {backward_f32_baseline, backward_f64_baseline},
+};

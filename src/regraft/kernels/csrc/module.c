@@ -1,0 +1,243 @@
+/* The Python face of the kernels. It takes addresses as integers, so that building needs neither torch nor
+ * numpy; regraft/kernels/native.py checks everything before an address is taken. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include "common.h"
+
+static const isa_t *isa = &isa_baseline;
+
+/* ---- scratch: grows, is kept, and is lent to one caller at a time --------------------------------------- */
+
+typedef struct {
+    void *at;
+    size_t size;
+} block_t;
+
+static block_t kept[2];
+static pthread_mutex_t kept_owner = PTHREAD_MUTEX_INITIALIZER;
+
+static void *block_new(size_t size) {
+    void *at = NULL;
+    size_t align = size >= (1u << 21) ? (1u << 21) : 64;
+    if (posix_memalign(&at, align, size) != 0) return NULL;
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    if (align > 64) madvise(at, size, MADV_HUGEPAGE);
+#endif
+    return at;
+}
+
+/* Two blocks of the wanted sizes in `to`; returns 1 when they are the kept ones, 0 when they are to be freed,
+ * -1 when memory ran out. */
+static int scratch_take(void *to[2], size_t a, size_t b) {
+    size_t want[2] = {a, b};
+    int mine = pthread_mutex_trylock(&kept_owner) == 0, failed = 0;
+    to[0] = to[1] = NULL;
+    for (int i = 0; i < 2; i++) {
+        if (!want[i]) continue;
+        if (!mine) {
+            to[i] = block_new(want[i]);
+        } else {
+            if (kept[i].size < want[i]) {
+                free(kept[i].at);
+                kept[i].at = block_new(want[i]);
+                kept[i].size = kept[i].at ? want[i] : 0;
+            }
+            to[i] = kept[i].at;
+        }
+        failed |= to[i] == NULL;
+    }
+    if (!failed) return mine;
+    if (mine)
+        pthread_mutex_unlock(&kept_owner);
+    else
+        for (int i = 0; i < 2; i++) free(to[i]);
+    return -1;
+}
+
+static void scratch_give(void *from[2], int mine) {
+    if (mine)
+        pthread_mutex_unlock(&kept_owner);
+    else
+        for (int i = 0; i < 2; i++) free(from[i]);
+}
+
+/* ---- arguments ----------------------------------------------------------------------------------------- */
+
+#define AT(x) ((void *)(uintptr_t)(x))
+typedef unsigned long long addr;
+
+#define L2_BUDGET (700 * 1024)
+
+/* As few tiles as the registers allow; more when a gathered tile then fits the second cache. */
+static int choose_tiles(int asked, int64_t batch, int lanes, int64_t features, size_t element) {
+    int64_t nvec = vectors(batch, lanes);
+    int64_t tiles = (nvec + WIDEST - 1) / WIDEST;
+    int64_t vector_bytes = features * lanes * (int64_t)element;
+    int64_t fit = L2_BUDGET / (vector_bytes > 0 ? vector_bytes : 1);
+    if (fit < 3) fit = 3;
+    if (asked) fit = WIDEST;
+    int64_t wanted = (nvec + fit - 1) / fit;
+    if (wanted < asked) wanted = asked;
+    if (wanted > nvec) wanted = nvec;
+    return (int)(wanted > tiles ? wanted : tiles);
+}
+
+static int team_for(int64_t nnz, int64_t nvec) {
+    int threads = pool_get_threads();
+    int64_t useful = nnz * nvec / 40000 + 1;
+    return useful < threads ? (int)useful : threads;
+}
+
+static PyObject *run(linear_t *job, int dtype, region_fn fn, int64_t pack_a, int64_t pack_b) {
+    size_t element = dtype ? sizeof(double) : sizeof(float);
+    int lanes = isa->lanes[dtype];
+    int64_t nvec = vectors(job->batch, lanes);
+    void *scratch[2];
+    int mine;
+    Py_BEGIN_ALLOW_THREADS
+    job->tiles = choose_tiles(job->tiles, job->batch, lanes, pack_a, element);
+    mine = scratch_take(scratch, (size_t)packed_size(pack_a, job->batch, lanes) * element,
+                        (size_t)packed_size(pack_b, job->batch, lanes) * element);
+    if (mine >= 0) {
+        job->scratch_a = scratch[0];
+        job->scratch_b = scratch[1];
+        pool_run(fn, job, team_for(job->plan.nnz, nvec));
+        scratch_give(scratch, mine);
+    }
+    Py_END_ALLOW_THREADS
+    if (mine < 0) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+/* forward(double, rows, cols, nnz, rowptr, col, batch, tiles, values, bias, x, x_sb, x_sf, y, y_sf) */
+static PyObject *py_forward(PyObject *self, PyObject *args) {
+    (void)self;
+    int dtype, tiles;
+    long long rows, cols, nnz, batch, x_sb, x_sf, y_sf;
+    addr rowptr, col, values, bias, x, y;
+    if (!PyArg_ParseTuple(args, "pLLLKKLiKKKLLKL", &dtype, &rows, &cols, &nnz, &rowptr, &col, &batch, &tiles,
+                          &values, &bias, &x, &x_sb, &x_sf, &y, &y_sf))
+        return NULL;
+    linear_t job = {
+        .plan = {.rows = rows, .cols = cols, .nnz = nnz, .rowptr = AT(rowptr), .col = AT(col)},
+        .batch = batch,
+        .tiles = tiles,
+        .values = AT(values),
+        .bias = AT(bias),
+        .x = {AT(x), x_sb, x_sf},
+        .y = {AT(y), 1, y_sf},
+    };
+    return run(&job, dtype, isa->forward[dtype], cols, 0);
+}
+
+/* backward(double, rows, cols, nnz, colptr, row, perm, batch, tiles, values, x, x_sb, x_sf, dy, dy_sb, dy_sf,
+ *          dx, dx_sf, dvalues, dbias) */
+static PyObject *py_backward(PyObject *self, PyObject *args) {
+    (void)self;
+    int dtype, tiles;
+    long long rows, cols, nnz, batch, x_sb, x_sf, dy_sb, dy_sf, dx_sf;
+    addr colptr, row, perm, values, x, dy, dx, dvalues, dbias;
+    if (!PyArg_ParseTuple(args, "pLLLKKKLiKKLLKLLKLKK", &dtype, &rows, &cols, &nnz, &colptr, &row, &perm,
+                          &batch, &tiles, &values, &x, &x_sb, &x_sf, &dy, &dy_sb, &dy_sf, &dx, &dx_sf,
+                          &dvalues, &dbias))
+        return NULL;
+    linear_t job = {
+        .plan = {.rows = rows, .cols = cols, .nnz = nnz, .colptr = AT(colptr), .row = AT(row), .perm = AT(perm)},
+        .batch = batch,
+        .tiles = tiles,
+        .values = AT(values),
+        .x = {AT(x), x_sb, x_sf},
+        .dy = {AT(dy), dy_sb, dy_sf},
+        .dx = {AT(dx), 1, dx_sf},
+        .dvalues = AT(dvalues),
+        .dbias = AT(dbias),
+    };
+    return run(&job, dtype, isa->backward[dtype], rows, dvalues && x_sb != 1 ? cols : 0);
+}
+
+/* plan(index, nnz, rows, cols, rowptr, col, colptr, row, perm) -> bool */
+static PyObject *py_plan(PyObject *self, PyObject *args) {
+    (void)self;
+    long long nnz, rows, cols;
+    addr index, rowptr, col, colptr, row, perm;
+    if (!PyArg_ParseTuple(args, "KLLLKKKKK", &index, &nnz, &rows, &cols, &rowptr, &col, &colptr, &row, &perm))
+        return NULL;
+    int bad;
+    Py_BEGIN_ALLOW_THREADS
+    bad = plan_build(AT(index), nnz, rows, cols, AT(rowptr), AT(col), AT(colptr), AT(row), AT(perm));
+    Py_END_ALLOW_THREADS
+    return PyBool_FromLong(bad == 0);
+}
+
+/* ---- settings ------------------------------------------------------------------------------------------ */
+
+static const isa_t *best_isa(const char *most) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    int has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                   __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+    int has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
+    if (has_avx512 && (!most || strcmp(most, "avx512") == 0)) return &isa_avx512;
+    if (has_avx2 && (!most || strcmp(most, "baseline") != 0)) return &isa_avx2;
+#endif
+    (void)most;
+    return &isa_baseline;
+}
+
+/* use_isa(name or None) -> name: the best instruction set of the machine, at most `name` */
+static PyObject *py_use_isa(PyObject *self, PyObject *args) {
+    (void)self;
+    const char *most;
+    if (!PyArg_ParseTuple(args, "z", &most)) return NULL;
+    isa = best_isa(most);
+    return PyUnicode_FromString(isa->name);
+}
+
+static PyObject *py_lanes(PyObject *self, PyObject *args) {
+    (void)self;
+    int dtype;
+    if (!PyArg_ParseTuple(args, "p", &dtype)) return NULL;
+    return PyLong_FromLong(isa->lanes[dtype]);
+}
+
+static PyObject *py_get_threads(PyObject *self, PyObject *args) {
+    (void)self;
+    (void)args;
+    return PyLong_FromLong(pool_get_threads());
+}
+
+static PyObject *py_set_threads(PyObject *self, PyObject *args) {
+    (void)self;
+    int n;
+    if (!PyArg_ParseTuple(args, "i", &n)) return NULL;
+    pool_set_threads(n);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {
+    {"forward", py_forward, METH_VARARGS, "One linear layer forward."},
+    {"backward", py_backward, METH_VARARGS, "One linear layer backward."},
+    {"plan", py_plan, METH_VARARGS, "Both traversals from sorted positions."},
+    {"use_isa", py_use_isa, METH_VARARGS, "Choose the instruction set."},
+    {"lanes", py_lanes, METH_VARARGS, "Elements in a vector."},
+    {"get_threads", py_get_threads, METH_NOARGS, "Threads of the kernels."},
+    {"set_threads", py_set_threads, METH_VARARGS, "Set the threads of the kernels."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_native", "Compiled sparse kernels.", -1, methods,
+                                    NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__native(void) {
+    isa = best_isa(NULL);
+    return PyModule_Create(&module);
+}

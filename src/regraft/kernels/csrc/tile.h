@@ -1,0 +1,370 @@
+/* The kernels for one element type and one instruction set.
+ *
+ * The including file defines T (element), INT (integer as wide), VB (bytes of a vector), ISA (0 baseline,
+ * 1 AVX2, 2 AVX-512) and NAME(x) (x with a suffix).
+ *
+ * Activations are packed into tiles: the batch is cut into `tiles` runs of whole vectors, tile t holding the
+ * vectors [nvec * t / tiles, nvec * (t + 1) / tiles) of every feature, features one after the other, zeros
+ * behind the last element. A gathered row is then one aligned run, and the tile as a whole can fit a cache.
+ */
+
+#define L ((int64_t)(VB / sizeof(T)))
+#define INLINE static inline __attribute__((always_inline))
+
+typedef T NAME(vec) __attribute__((vector_size(VB), aligned(VB), may_alias));
+typedef T NAME(uvec) __attribute__((vector_size(VB), aligned(sizeof(T)), may_alias));
+typedef T NAME(quad) __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T)), may_alias));
+#define vec NAME(vec)
+#define uvec NAME(uvec)
+#define quad NAME(quad)
+
+/* Four lanes out of the eight of two quads; older compilers spell it differently. */
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE4(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+typedef INT NAME(lanes) __attribute__((vector_size(4 * sizeof(T))));
+#define SHUFFLE4(a, b, i, j, k, l) __builtin_shuffle(a, b, (NAME(lanes)){i, j, k, l})
+#endif
+
+/* ---- loads, stores, sums ------------------------------------------------------------------------------ */
+
+/* The first n elements of a vector, zeros behind; no byte beyond them is touched. */
+INLINE vec NAME(load_part)(const T *from, int64_t n) {
+#if ISA == 2
+    return sizeof(T) == 4 ? (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), from)
+                          : (vec)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), from);
+#else
+    vec v = {0};
+    for (int64_t i = 0; i < L - 1; i++)
+        if (i < n) v[i] = from[i];
+    return v;
+#endif
+}
+
+INLINE void NAME(store_part)(T *to, vec v, int64_t n) {
+#if ISA == 2
+    if (sizeof(T) == 4)
+        _mm512_mask_storeu_ps(to, (__mmask16)((1u << n) - 1), (__m512)v);
+    else
+        _mm512_mask_storeu_pd(to, (__mmask8)((1u << n) - 1), (__m512d)v);
+#else
+    for (int64_t i = 0; i < L - 1; i++)
+        if (i < n) to[i] = v[i];
+#endif
+}
+
+/* nv vectors, of which the first n elements exist, (nv - 1) * L < n <= nv * L. */
+INLINE void NAME(load)(vec *v, const T *from, int nv, int64_t n) {
+#pragma GCC unroll 8
+    for (int i = 0; i < nv - 1; i++) v[i] = *(const uvec *)(from + i * L);
+    const T *last = from + (nv - 1) * L;
+    v[nv - 1] = n == nv * L ? (vec) * (const uvec *)last : NAME(load_part)(last, n - (nv - 1) * L);
+}
+
+INLINE void NAME(store)(T *to, const vec *v, int nv, int64_t n) {
+#pragma GCC unroll 8
+    for (int i = 0; i < nv - 1; i++) *(uvec *)(to + i * L) = v[i];
+    T *last = to + (nv - 1) * L;
+    if (n == nv * L)
+        *(uvec *)last = v[nv - 1];
+    else
+        NAME(store_part)(last, v[nv - 1], n - (nv - 1) * L);
+}
+
+/* Sums over the lanes, folded to four. */
+INLINE quad NAME(fold)(vec v) {
+    union {
+        vec v;
+        quad q[VB / (4 * sizeof(T))];
+    } u = {v};
+    quad sum = u.q[0];
+#pragma GCC unroll 4
+    for (size_t i = 1; i < VB / (4 * sizeof(T)); i++) sum += u.q[i];
+    return sum;
+}
+
+/* (sum a, sum b, sum c, sum d) */
+INLINE quad NAME(sums)(quad a, quad b, quad c, quad d) {
+    quad ab = SHUFFLE4(a, b, 0, 4, 1, 5) + SHUFFLE4(a, b, 2, 6, 3, 7);
+    quad cd = SHUFFLE4(c, d, 0, 4, 1, 5) + SHUFFLE4(c, d, 2, 6, 3, 7);
+    return SHUFFLE4(ab, cd, 0, 1, 4, 5) + SHUFFLE4(ab, cd, 2, 3, 6, 7);
+}
+
+INLINE T NAME(total)(vec v) {
+    quad q = NAME(fold)(v);
+    return (q[0] + q[2]) + (q[1] + q[3]);
+}
+
+/* ---- packing ------------------------------------------------------------------------------------------ */
+
+/* Place of element b of feature f in tiles. */
+INLINE int64_t NAME(place)(int64_t features, int64_t f, int64_t v0, int64_t v1) {
+    return (features * v0 + f * (v1 - v0)) * L;
+}
+
+static void NAME(transpose)(const T *from, int64_t stride, T *to, int64_t to_stride, int64_t nb, int64_t nf) {
+    int64_t b = 0;
+    for (; b + 4 <= nb; b += 4) {
+        const T *row = from + b * stride;
+        int64_t f = 0;
+        for (; f + 4 <= nf; f += 4) {
+            quad r0 = *(const quad *)(row + f), r1 = *(const quad *)(row + stride + f);
+            quad r2 = *(const quad *)(row + 2 * stride + f), r3 = *(const quad *)(row + 3 * stride + f);
+            quad s0 = SHUFFLE4(r0, r1, 0, 4, 1, 5), s1 = SHUFFLE4(r0, r1, 2, 6, 3, 7);
+            quad s2 = SHUFFLE4(r2, r3, 0, 4, 1, 5), s3 = SHUFFLE4(r2, r3, 2, 6, 3, 7);
+            T *out = to + f * to_stride + b;
+            *(quad *)(out) = SHUFFLE4(s0, s2, 0, 1, 4, 5);
+            *(quad *)(out + to_stride) = SHUFFLE4(s0, s2, 2, 3, 6, 7);
+            *(quad *)(out + 2 * to_stride) = SHUFFLE4(s1, s3, 0, 1, 4, 5);
+            *(quad *)(out + 3 * to_stride) = SHUFFLE4(s1, s3, 2, 3, 6, 7);
+        }
+        for (; f < nf; f++)
+            for (int64_t i = 0; i < 4; i++) to[f * to_stride + b + i] = row[i * stride + f];
+    }
+    for (; b < nb; b++)
+        for (int64_t f = 0; f < nf; f++) to[f * to_stride + b] = from[b * stride + f];
+}
+
+/* Pack features [f0, f1) of `m` into tiles. */
+static void NAME(pack)(matrix_t m, int64_t features, int64_t batch, int tiles, T *to, int64_t f0, int64_t f1) {
+    const T *from = m.data;
+    int64_t nvec = vectors(batch, L);
+    for (int t = 0; t < tiles; t++) {
+        int64_t v0 = part(nvec, t, tiles), v1 = part(nvec, t + 1, tiles), w = (v1 - v0) * L;
+        int64_t b0 = v0 * L, n = batch - b0 < w ? batch - b0 : w;
+        T *out = to + NAME(place)(features, f0, v0, v1);
+        if (n < w)
+            for (int64_t f = 0; f < f1 - f0; f++)
+                for (int64_t b = n; b < w; b++) out[f * w + b] = 0;
+        if (m.batch_stride == 1) {
+            for (int64_t f = f0; f < f1; f++, out += w)
+                __builtin_memcpy(out, from + f * m.feature_stride + b0, n * sizeof(T));
+        } else if (m.feature_stride == 1) {
+            NAME(transpose)(from + b0 * m.batch_stride + f0, m.batch_stride, out, w, n, f1 - f0);
+        } else {
+            for (int64_t f = f0; f < f1; f++, out += w)
+                for (int64_t b = 0; b < n; b++)
+                    out[b] = from[(b0 + b) * m.batch_stride + f * m.feature_stride];
+        }
+    }
+}
+
+/* Sums over the batch of packed features [f0, f1): the gradient of the bias. */
+static void NAME(row_sums)(const T *packed, int64_t features, int64_t nvec, int tiles, T *to, int64_t f0,
+                           int64_t f1) {
+    for (int64_t f = f0; f < f1; f++) {
+        vec sum = {0};
+        for (int t = 0; t < tiles; t++) {
+            int64_t v0 = part(nvec, t, tiles), v1 = part(nvec, t + 1, tiles);
+            const vec *row = (const vec *)(packed + NAME(place)(features, f, v0, v1));
+            for (int64_t i = 0; i < v1 - v0; i++) sum += row[i];
+        }
+        to[f] = NAME(total)(sum);
+    }
+}
+
+/* Whether `m` already lies as one tile would be packed. */
+static int NAME(is_packed)(matrix_t m, int64_t batch, int tiles) {
+    return tiles == 1 && batch % L == 0 && m.batch_stride == 1 && m.feature_stride == batch &&
+           (uintptr_t)m.data % VB == 0;
+}
+
+/* ---- forward: y[r] = b[r] + sum over the row's columns of w[r, c] x[c] --------------------------------- */
+
+INLINE void NAME(forward_rows)(const int nv, const plan_t *p, const T *values, const T *bias, const T *x, T *y,
+                               int64_t y_stride, int64_t n, int64_t r0, int64_t r1) {
+    const int64_t w = nv * L;
+    const int32_t *col = p->col;
+    for (int64_t r = r0; r < r1; r++) {
+        vec acc[WIDEST], odd[WIDEST];
+        T start = bias ? bias[r] : 0;
+#pragma GCC unroll 8
+        for (int i = 0; i < nv; i++) {
+            acc[i] = (vec){0} + start;
+            odd[i] = (vec){0};
+        }
+        int64_t j = p->rowptr[r], end = p->rowptr[r + 1];
+        /* few vectors: two chains hide the latency of the additions */
+        if (nv < 4) {
+            for (; j + 2 <= end; j += 2) {
+                const vec *a = (const vec *)(x + col[j] * w), *b = (const vec *)(x + col[j + 1] * w);
+#pragma GCC unroll 8
+                for (int i = 0; i < nv; i++) {
+                    acc[i] += values[j] * a[i];
+                    odd[i] += values[j + 1] * b[i];
+                }
+            }
+        }
+        for (; j < end; j++) {
+            const vec *a = (const vec *)(x + col[j] * w);
+            T v = values[j];
+#pragma GCC unroll 8
+            for (int i = 0; i < nv; i++) acc[i] += v * a[i];
+        }
+        if (nv < 4) {
+#pragma GCC unroll 8
+            for (int i = 0; i < nv; i++) acc[i] += odd[i];
+        }
+        NAME(store)(y + r * y_stride, acc, nv, n);
+    }
+}
+
+static void NAME(forward_tile)(int nv, const plan_t *p, const T *values, const T *bias, const T *x, T *y,
+                               int64_t y_stride, int64_t n, int64_t r0, int64_t r1) {
+    switch (nv) {
+#define CASE(k)                                                                                               \
+    case k:                                                                                                   \
+        NAME(forward_rows)(k, p, values, bias, x, y, y_stride, n, r0, r1);                                    \
+        return;
+        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
+#undef CASE
+    }
+}
+
+static void NAME(forward)(void *arg, int tid, int team, barrier_t *meet) {
+    const linear_t *job = arg;
+    const plan_t *p = &job->plan;
+    int64_t nvec = vectors(job->batch, L);
+    const T *x = job->x.data;
+    if (!NAME(is_packed)(job->x, job->batch, job->tiles)) {
+        NAME(pack)(job->x, p->cols, job->batch, job->tiles, job->scratch_a, part(p->cols, tid, team),
+                   part(p->cols, tid + 1, team));
+        x = job->scratch_a;
+        pool_meet(meet);
+    }
+    int64_t r0 = split(p->rowptr, p->rows, tid, team), r1 = split(p->rowptr, p->rows, tid + 1, team);
+    for (int t = 0; t < job->tiles; t++) {
+        int64_t v0 = part(nvec, t, job->tiles), v1 = part(nvec, t + 1, job->tiles), w = (v1 - v0) * L;
+        int64_t left = job->batch - v0 * L;
+        NAME(forward_tile)(v1 - v0, p, job->values, job->bias, x + NAME(place)(p->cols, 0, v0, v1),
+                           (T *)job->y.data + v0 * L, job->y.feature_stride, left < w ? left : w, r0, r1);
+    }
+}
+
+/* ---- backward over columns: dx[c] += w[r, c] dy[r] and dw[r, c] = <dy[r], x[c]>, each dy[r] read once --- */
+
+typedef struct {
+    const plan_t *p;
+    const T *values, *x, *dy;
+    T *dx, *dvalues;
+    int64_t x_stride, dx_stride, n;
+    int first; /* whether dvalues is written or added to */
+} NAME(columns_t);
+
+INLINE void NAME(keep)(T *to, T value, int first) { *to = first ? value : *to + value; }
+
+INLINE void NAME(backward_columns)(const int nv, const int want_dx, const int want_dv,
+                                   const NAME(columns_t) * a, int64_t c0, int64_t c1) {
+    const int64_t w = nv * L;
+    const int32_t *row = a->p->row, *perm = a->p->perm;
+    for (int64_t c = c0; c < c1; c++) {
+        vec x[WIDEST], dx[WIDEST];
+        if (want_dv) NAME(load)(x, a->x + c * a->x_stride, nv, a->n);
+#pragma GCC unroll 8
+        for (int i = 0; i < nv; i++) dx[i] = (vec){0};
+        int64_t k = a->p->colptr[c], end = a->p->colptr[c + 1];
+        for (; k + 4 <= end; k += 4) {
+            const vec *dy[4];
+            T v[4];
+            vec d[4];
+#pragma GCC unroll 4
+            for (int u = 0; u < 4; u++) {
+                dy[u] = (const vec *)(a->dy + row[k + u] * w);
+                v[u] = a->values[perm[k + u]];
+                d[u] = (vec){0};
+            }
+#pragma GCC unroll 4
+            for (int u = 0; u < 4; u++) {
+#pragma GCC unroll 8
+                for (int i = 0; i < nv; i++) {
+                    vec e = dy[u][i];
+                    if (want_dv) d[u] += e * x[i];
+                    if (want_dx) dx[i] += v[u] * e;
+                }
+            }
+            if (want_dv) {
+                quad s = NAME(sums)(NAME(fold)(d[0]), NAME(fold)(d[1]), NAME(fold)(d[2]), NAME(fold)(d[3]));
+#pragma GCC unroll 4
+                for (int u = 0; u < 4; u++) NAME(keep)(a->dvalues + perm[k + u], s[u], a->first);
+            }
+        }
+        for (; k < end; k++) {
+            const vec *dy = (const vec *)(a->dy + row[k] * w);
+            T v = a->values[perm[k]];
+            vec d = {0};
+#pragma GCC unroll 8
+            for (int i = 0; i < nv; i++) {
+                vec e = dy[i];
+                if (want_dv) d += e * x[i];
+                if (want_dx) dx[i] += v * e;
+            }
+            if (want_dv) NAME(keep)(a->dvalues + perm[k], NAME(total)(d), a->first);
+        }
+        if (want_dx) NAME(store)(a->dx + c * a->dx_stride, dx, nv, a->n);
+    }
+}
+
+static void NAME(backward_tile)(int nv, const NAME(columns_t) * a, int64_t c0, int64_t c1) {
+    int kind = (a->dx ? 1 : 0) + (a->dvalues ? 2 : 0);
+    switch (nv * 4 + kind) {
+#define CASE(k)                                                                                               \
+    case k * 4 + 1:                                                                                           \
+        NAME(backward_columns)(k, 1, 0, a, c0, c1);                                                           \
+        return;                                                                                               \
+    case k * 4 + 2:                                                                                           \
+        NAME(backward_columns)(k, 0, 1, a, c0, c1);                                                           \
+        return;                                                                                               \
+    case k * 4 + 3:                                                                                           \
+        NAME(backward_columns)(k, 1, 1, a, c0, c1);                                                           \
+        return;
+        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
+#undef CASE
+    }
+}
+
+static void NAME(backward)(void *arg, int tid, int team, barrier_t *meet) {
+    const linear_t *job = arg;
+    const plan_t *p = &job->plan;
+    int64_t nvec = vectors(job->batch, L), batch = job->batch;
+    int64_t r0 = part(p->rows, tid, team), r1 = part(p->rows, tid + 1, team);
+    const T *dy = job->dy.data, *x = job->x.data;
+    int64_t x_row = job->x.feature_stride;
+    int repack = job->dvalues && job->x.batch_stride != 1;
+    if (!NAME(is_packed)(job->dy, batch, job->tiles)) {
+        NAME(pack)(job->dy, p->rows, batch, job->tiles, job->scratch_a, r0, r1);
+        dy = job->scratch_a;
+    }
+    if (job->dbias) NAME(row_sums)(dy, p->rows, nvec, job->tiles, job->dbias, r0, r1);
+    if (repack) {
+        NAME(pack)(job->x, p->cols, batch, job->tiles, job->scratch_b, part(p->cols, tid, team),
+                   part(p->cols, tid + 1, team));
+        x = job->scratch_b;
+    }
+    if (!job->dx.data && !job->dvalues) return;
+    pool_meet(meet);
+    int64_t c0 = split(p->colptr, p->cols, tid, team), c1 = split(p->colptr, p->cols, tid + 1, team);
+    for (int t = 0; t < job->tiles; t++) {
+        int64_t v0 = part(nvec, t, job->tiles), v1 = part(nvec, t + 1, job->tiles), w = (v1 - v0) * L;
+        int64_t left = batch - v0 * L;
+        NAME(columns_t) a = {
+            .p = p,
+            .values = job->values,
+            .x = x ? (repack ? x + NAME(place)(p->cols, 0, v0, v1) : x + v0 * L) : NULL,
+            .x_stride = repack ? w : x_row,
+            .dy = dy + NAME(place)(p->rows, 0, v0, v1),
+            .dx = job->dx.data ? (T *)job->dx.data + v0 * L : NULL,
+            .dx_stride = job->dx.feature_stride,
+            .dvalues = job->dvalues,
+            .n = left < w ? left : w,
+            .first = t == 0,
+        };
+        NAME(backward_tile)(v1 - v0, &a, c0, c1);
+    }
+}
+
+#undef vec
+#undef uvec
+#undef quad
+#undef SHUFFLE4
+#undef L
+#undef INLINE

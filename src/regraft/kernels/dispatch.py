@@ -1,0 +1,134 @@
+"""The one place that decides how a sparse layer computes.
+
+``"compressed"`` walks the active connections, ``"materialised"`` scatters them into the dense weight for one
+call. ``"auto"`` takes the compressed way where it was measured to be faster and falls back to the
+materialised one wherever only that is right: other devices and types, autocast, ``torch.func``,
+``torch.compile`` and tracing, forward-mode differentiation.
+"""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Self
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from regraft.errors import unknown
+from regraft.kernels import compressed, materialised, native, plan
+from regraft.weight import SparseWeight
+
+MODES = ("auto", "compressed", "materialised")
+
+_is_functorch = getattr(torch._C._functorch, "is_functorch_wrapped_tensor", lambda tensor: True)
+
+
+def _checked(mode: str) -> str:
+    if mode not in MODES:
+        raise unknown("way to compute", mode, MODES)
+    return mode
+
+
+_mode = _checked(os.environ.get("REGRAFT_KERNEL") or "auto")
+
+
+class use:  # noqa: N801 - a function that can also be used in a with statement
+    """Choose how sparse layers compute, for the whole process or within a ``with`` statement.
+
+    Args:
+        mode: ``"auto"`` (default), ``"compressed"`` wherever that is possible, or ``"materialised"``. The
+            environment variable ``REGRAFT_KERNEL`` sets the mode at start.
+
+    >>> with use("materialised"):
+    ...     current()
+    'materialised'
+    >>> current()
+    'auto'
+
+    Raises:
+        InputError: an unknown mode.
+    """
+
+    def __init__(self, mode: str) -> None:
+        global _mode
+        self._before = _mode
+        _mode = _checked(mode)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        global _mode
+        _mode = self._before
+
+
+def current() -> str:
+    """The mode in force: ``"auto"``, ``"compressed"`` or ``"materialised"``."""
+    return _mode
+
+
+def faster_compressed(weight: SparseWeight, batch: int) -> bool:
+    """Whether the compressed way is the faster one for a linear layer, by the measured crossovers."""
+    return weight.nnz < 0.5 * weight.size
+
+
+def linear(x: Tensor, weight: SparseWeight, bias: Tensor | None) -> Tensor:
+    """x [..., in] -> x W^T + b [..., out], by the faster computation that is right here.
+
+    >>> w = SparseWeight((2, 3), torch.tensor([1, 5]), torch.tensor([3.0, -1.0]))
+    >>> linear(torch.tensor([[1.0, 2.0, 4.0]]), w, torch.tensor([0.5, 0.0])).tolist()
+    [[6.5, -4.0]]
+    """
+    values = weight.values
+    if torch.compiler.is_compiling() or not _fits(x, values, weight, bias):
+        return materialised.linear(x, weight, bias)
+    if weight.nnz == weight.size and _mode == "auto":
+        return compressed.full(x, weight, bias)
+    batch = x.numel() // weight.shape[1]
+    if _mode == "compressed" or faster_compressed(weight, batch):
+        return compressed.linear(x, values, bias, plan.of(weight))
+    return materialised.linear(x, weight, bias)
+
+
+def _fits(x: Tensor, values: Tensor, weight: SparseWeight, bias: Tensor | None) -> bool:
+    """Whether the compressed kernels may see these very tensors."""
+    if _mode == "materialised" or not native.available() or not _plain(values, values.dtype):
+        return False
+    if not _plain(x, values.dtype) or not (bias is None or _plain(bias, values.dtype)):
+        return False
+    rows, cols = weight.shape
+    shapes_fit = (
+        x.ndim >= 1
+        and x.shape[-1] == cols
+        and values.shape == weight.index.shape
+        and (bias is None or bias.shape == (rows,))
+    )
+    return (
+        shapes_fit
+        and x.numel() > 0
+        and rows > 0
+        and max(rows, cols, values.numel()) <= plan.INT32_MAX
+        and _plain(weight.index, torch.int64)
+        and not torch.is_autocast_enabled("cpu")
+        and torch._C._get_tracing_state() is None
+        and _get_current_dispatch_mode() is None
+        and forward_ad._current_level < 0
+    )
+
+
+def _plain(tensor: Tensor, dtype: torch.dtype) -> bool:
+    """An ordinary tensor in the machine's memory, whose address says all about it."""
+    return (
+        type(tensor) in (Tensor, nn.Parameter)
+        and tensor.dtype == dtype
+        and tensor.dtype in (torch.float32, torch.float64, torch.int64)
+        and tensor.device.type == "cpu"
+        and tensor.layout == torch.strided
+        and not tensor.is_neg()
+        and not _is_functorch(tensor)
+    )

@@ -1,0 +1,123 @@
+"""``Plan``: both traversals of a sparse matrix over its one order of values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from regraft import positions
+from regraft.errors import InputError
+from regraft.kernels import native
+from regraft.weight import SparseWeight
+
+INT32_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How to walk a sparse matrix [rows, cols] by rows and by columns.
+
+    Values stay in the order of the positions, row by row; the walk by columns reaches them through ``perm``.
+
+    Attributes:
+        source: the positions that the plan was made from, and their version then.
+        parts: rowptr int64 [rows + 1], where each row starts; col int32 [nnz], column of each value; colptr
+            int64 [cols + 1], where each column starts in column order; row int32 [nnz], row of each entry in
+            column order; perm int32 [nnz], its place in the order of values.
+        at: the addresses of the parts.
+    """
+
+    rows: int
+    cols: int
+    nnz: int
+    source: Tensor
+    version: int
+    parts: tuple[Tensor, ...]
+    at: tuple[int, ...]
+
+    @property
+    def rowptr(self) -> Tensor:
+        """Where each row starts, int64 [rows + 1]."""
+        return self.parts[0]
+
+    @property
+    def col(self) -> Tensor:
+        """Column of each value, int32 [nnz]."""
+        return self.parts[1]
+
+    @property
+    def colptr(self) -> Tensor:
+        """Where each column starts in column order, int64 [cols + 1]."""
+        return self.parts[2]
+
+    @property
+    def row(self) -> Tensor:
+        """Row of each entry in column order, int32 [nnz]."""
+        return self.parts[3]
+
+    @property
+    def perm(self) -> Tensor:
+        """Place of each entry of column order among the values, int32 [nnz]."""
+        return self.parts[4]
+
+    def fits(self, index: Tensor) -> bool:
+        """Whether the plan still describes ``index``: the same tensor, not written to since."""
+        return self.source is index and self.version == index._version
+
+
+def build(index: Tensor, rows: int, cols: int) -> Plan:
+    """The plan of the sorted flat positions ``index`` (int64 [nnz]) of a [rows, cols] matrix.
+
+    >>> plan = build(torch.tensor([0, 2, 4]), 2, 3)
+    >>> plan.col.tolist(), plan.row.tolist(), plan.perm.tolist()
+    ([0, 2, 1], [0, 1, 0], [0, 2, 1])
+
+    Raises:
+        InputError: positions not strictly increasing within [0, rows * cols), or a matrix beyond int32.
+    """
+    nnz = index.numel()
+    if max(rows, cols, nnz) > INT32_MAX:
+        raise InputError(
+            f"a [{rows}, {cols}] matrix with {nnz} values is beyond the compiled kernels (int32)"
+        )
+    sizes = ((rows + 1, torch.int64), (nnz, torch.int32), (cols + 1, torch.int64)) + ((nnz, torch.int32),) * 2
+    parts = tuple(torch.empty(n, dtype=dtype) for n, dtype in sizes)
+    if native.available():
+        flat = index.contiguous()
+        to = [t.data_ptr() for t in parts]
+        if not native.module().plan(flat.data_ptr(), nnz, rows, cols, *to):
+            _refuse(index, rows * cols)
+    else:
+        _build_in_torch(positions.check(index, rows * cols), rows, cols, parts)
+    at = tuple(t.data_ptr() for t in parts)
+    return Plan(rows, cols, nnz, index, index._version, parts, at)
+
+
+def of(weight: SparseWeight) -> Plan:
+    """The plan of a two-dimensional weight, built once for each topology."""
+    plan = cast(Plan | None, weight.cache.get("plan"))
+    if plan is None or not plan.fits(weight.index):
+        rows, cols = weight.shape
+        plan = build(weight.index, rows, cols)
+        weight.cache["plan"] = plan
+    return plan
+
+
+def _refuse(index: Tensor, size: int) -> None:
+    positions.check(index, size)
+    raise InputError("index is not a list of positions")  # pragma: no cover
+
+
+def _build_in_torch(index: Tensor, rows: int, cols: int, parts: tuple[Tensor, ...]) -> None:
+    rowptr, col, colptr, row, perm = parts
+    r = torch.div(index, max(cols, 1), rounding_mode="floor")
+    c = index - r * cols
+    order = torch.sort(c, stable=True).indices
+    rowptr.copy_(torch.searchsorted(r, torch.arange(rows + 1)))
+    col.copy_(c)
+    colptr.copy_(torch.searchsorted(c[order], torch.arange(cols + 1)))
+    row.copy_(r[order])
+    perm.copy_(order)
