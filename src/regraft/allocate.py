@@ -34,7 +34,7 @@ def uniform(shapes: Sequence[Shape], density: float) -> list[int]:
 
 def erdos_renyi(shapes: Sequence[Shape], density: float) -> list[int]:
     """Layer density proportional to (n_out + n_in) / (n_out * n_in), scaled to the wanted total density
-    (Mocanu et al. 2018; thesis 3, eq. 3.1). A convolution's kernel size plays no part (as in Evci et al. 2020,
+    (Mocanu et al. 2018; thesis 3, eq. 3.1). A kernel's size plays no part (as in Evci et al. 2020,
     arXiv:1911.11134); for layers without a kernel it equals ``ErdosRenyi(epsilon)`` of that density.
 
     >>> erdos_renyi([(10, 10), (10, 1000)], 0.1)

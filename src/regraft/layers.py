@@ -254,6 +254,7 @@ def sparsify(
     if init not in ("keep", "rescale"):
         raise InputError(f"init is {init!r}, but must be 'keep' or 'rescale'")
     layers = sparsifiable(model, include, exclude)
+    _refuse_computed(layers)
     _refuse_shared(model, layers)
     if topology is not None:
         indices = _indices_of(topology, layers)
@@ -283,7 +284,12 @@ def densify(model: M) -> M:
     >>> y = model(x)
     >>> torch.allclose(densify(model)(x), y, atol=1e-6), type(model[0]).__name__
     (True, 'Linear')
+
+    Raises:
+        InputError: the model is itself a sparse layer.
     """
+    if isinstance(model, SparseLayer):
+        raise InputError("a bare sparse layer cannot be replaced in place: use layer.to_dense()")
     replaced: dict[int, nn.Module] = {}
     for layer in sparse_layers(model).values():
         dense = cast(SparseLinear | _SparseConv, layer).to_dense()
@@ -302,6 +308,8 @@ def _counts(
     else:
         rule = allocation.by_name(allocate) if isinstance(allocate, str) else allocate
         counts = rule(shapes, check_density(cast(float, density)))
+        if len(counts) != len(shapes):
+            raise InputError(f"the allocation {rule!r} gave {len(counts)} counts for {len(shapes)} layers")
     for name, shape, k in zip(layers, shapes, counts, strict=True):
         if k < 1:
             asked = f"density {density}" if epsilon is None else f"epsilon {epsilon}"
@@ -309,6 +317,8 @@ def _counts(
                 f"layer '{name}' of shape {shape} would get no connection at {asked}: "
                 "raise it, choose another allocation, or exclude the layer"
             )
+        if k > math.prod(shape):
+            raise InputError(f"layer '{name}' has {math.prod(shape)} positions, too few for {k} connections")
     return dict(zip(layers, counts, strict=True))
 
 
@@ -337,6 +347,15 @@ def _rescale(layer: SparseLayer) -> None:
             w.values.mul_(math.sqrt(w.size / w.nnz))
 
 
+def _refuse_computed(layers: dict[str, nn.Module]) -> None:
+    """A weight that a hook computes (weight_norm, prune) is no Parameter that connections could replace."""
+    for name, layer in layers.items():
+        if "weight" not in layer._parameters:
+            raise InputError(
+                f"layer '{name}' computes its weight (weight_norm, prune): undo that or exclude it"
+            )
+
+
 def _refuse_shared(model: nn.Module, layers: dict[str, nn.Module]) -> None:
     """A weight that two modules share cannot be sparse in one of them only."""
     owners: dict[int, str] = {}
@@ -362,14 +381,15 @@ def _take_over(new: nn.Module, old: nn.Module) -> None:
     trainable = {n.split(".")[0]: p.requires_grad for n, p in old.named_parameters()}
     for n, p in new.named_parameters():
         p.requires_grad_(trainable[n.split(".")[0]])
-    for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
-        getattr(new, hooks).update(getattr(old, hooks))
-    for flags in (
-        "_forward_hooks_with_kwargs",
-        "_forward_pre_hooks_with_kwargs",
-        "_forward_hooks_always_called",
-    ):
-        getattr(new, flags).update(getattr(old, flags))
+    for name in _HOOKS:  # the dictionaries themselves, so that the handles callers hold still remove hooks
+        setattr(new, name, getattr(old, name))
+
+
+_HOOKS = (
+    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
+    "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook",
+)  # fmt: skip
 
 
 def _swap(model: nn.Module, replaced: dict[int, nn.Module]) -> None:
