@@ -1,0 +1,18 @@
+"""One self-contained HTML report of a training or merging run: charts in light and dark, data as tables."""
+
+from regraft.report.schema import Curve, Densities, Distances, Fact, Grid, Pattern, Point, Results, Table
+from regraft.report.write import render, write
+
+__all__ = [
+    "Curve",
+    "Densities",
+    "Distances",
+    "Fact",
+    "Grid",
+    "Pattern",
+    "Point",
+    "Results",
+    "Table",
+    "render",
+    "write",
+]
