@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from regraft import positions
 from regraft.errors import InputError, MismatchError
@@ -114,6 +115,16 @@ class SparseWeight(nn.Module):
     def forward(self) -> Tensor:
         """The dense weight, so that the module can serve as a parametrisation."""
         return self.dense()
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """A torch function that is handed the weight itself works on the dense weight: torch's transformer
+        layers read ``linear1.weight``, and models with tied weights call ``F.linear(x, layer.weight)``.
+        """
+        args, kwargs = tree_map_only(SparseWeight, SparseWeight.dense, (args, dict(kwargs or {})))
+        return func(*args, **kwargs)
 
     @torch.no_grad()
     def rewire(self, index: Tensor, new_values: Tensor) -> Rewiring:
