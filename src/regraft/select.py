@@ -126,8 +126,7 @@ def globally(
     Raises:
         InputError: NaN scores, fewer than k candidates, or floors that need more than k entries.
     """
-    if floor < 0:
-        raise InputError(f"floor is {floor}, but must be 0 or more entries per layer")
+    _check_floor(floor)
     available = {name: _candidates(vector, name) for name, vector in scores.items()}
     if not 0 <= k <= sum(available.values()):
         raise InputError(f"cannot keep {k} entries in all: {sum(available.values())} have a score above -inf")
@@ -189,6 +188,7 @@ class Globally:
 
     def __post_init__(self) -> None:
         check_density(self.density)
+        _check_floor(self.floor)
 
     def __call__(
         self,
@@ -224,8 +224,7 @@ class PerLayer:
         densities = self.density.values() if isinstance(self.density, Mapping) else [self.density]
         for density in densities:
             check_density(density)
-        if self.floor < 0:
-            raise InputError(f"floor is {self.floor}, but must be 0 or more entries per layer")
+        _check_floor(self.floor)
 
     def __call__(
         self,
@@ -258,6 +257,11 @@ def by_name(name: str) -> type[Globally] | type[PerLayer]:
     if name not in SELECTIONS:
         raise unknown("selection", name, SELECTIONS)
     return SELECTIONS[name]
+
+
+def _check_floor(floor: int) -> None:
+    if floor < 0:
+        raise InputError(f"floor is {floor}, but must be 0 or more entries per layer")
 
 
 def _checked(scores: Tensor, name: str) -> Tensor:

@@ -30,8 +30,9 @@ def zeros(weight: SparseWeight, index: Tensor, context: Context) -> Tensor:
 def fan_in(weight: SparseWeight, index: Tensor, context: Context) -> Tensor:
     """Uniform in +-1/sqrt(mean active fan-in), the range in which ``torch.nn.Linear`` would start with that
     many inputs per unit."""
-    connections = max(weight.nnz, index.numel(), 1)  # an empty weight may be grown, too
-    return _uniform(index, weight, math.sqrt(weight.shape[0] / connections), context)
+    connections = weight.nnz or index.numel()  # an empty weight has the fan-in that it grows
+    bound = math.sqrt(weight.shape[0] / connections) if connections else 0.0
+    return _uniform(index, weight, bound, context)
 
 
 def dense_fan_in(weight: SparseWeight, index: Tensor, context: Context) -> Tensor:
