@@ -1,0 +1,35 @@
+"""One readable training loop with callbacks, and checkpoints from which it resumes bit for bit."""
+
+from regraft.train.callbacks import (
+    AfterStep,
+    EarlyStopping,
+    EvolveTopology,
+    Hooks,
+    ShowProgress,
+    StopAfterAccuracy,
+)
+from regraft.train.checkpoints import Checkpoint
+from regraft.train.loop import fit
+from regraft.train.optimizers import OPTIMIZERS, SCHEDULES, optimizer_by_name, rate_by_name, schedule_by_name
+from regraft.train.run import Callback, History, Run
+from regraft.train.tensorboard import TensorBoard
+
+__all__ = [
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "AfterStep",
+    "Callback",
+    "Checkpoint",
+    "EarlyStopping",
+    "EvolveTopology",
+    "History",
+    "Hooks",
+    "Run",
+    "ShowProgress",
+    "StopAfterAccuracy",
+    "TensorBoard",
+    "fit",
+    "optimizer_by_name",
+    "rate_by_name",
+    "schedule_by_name",
+]
