@@ -24,7 +24,7 @@ class History:
     Attributes:
         epochs: one dict per epoch: ``epoch`` (from 1), ``train_loss``, ``test_loss``, ``test_accuracy`` in
             [0, 1] (and ``validation_...`` where the data has such a split), ``lr``, ``seconds`` spent
-            training and ``evaluate_seconds``, and what callbacks add, such as ``rate``, ``dropped`` and ``grown``.
+            training and ``evaluate_seconds``, and what callbacks add: ``rate``, ``dropped`` and ``grown``.
         stopped: why training ended before its last epoch, or None.
     """
 
