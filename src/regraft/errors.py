@@ -11,7 +11,14 @@ from collections.abc import Iterable
 
 
 class RegraftError(Exception):
-    """Base of all errors that regraft raises on purpose."""
+    """Base of all errors that regraft raises on purpose.
+
+    >>> try:
+    ...     check_density(5)
+    ... except RegraftError as error:
+    ...     print(error)
+    density is 5, but must be in (0, 1]: 0.05 keeps 5 % of the weights
+    """
 
 
 class InputError(RegraftError, ValueError):

@@ -1,4 +1,4 @@
-"""One of several processes that train a sparse model with DistributedDataParallel; started by test_distributed.
+"""One of several processes that train one sparse model with DistributedDataParallel, for test_distributed.py.
 
 Arguments: rank, number of processes, folder. Writes ``<folder>/<rank>.pt`` with the state it ends with.
 """

@@ -1,175 +1,24 @@
-"""Sparse layers, and the surgery that puts them into a model: ``sparsify`` and ``densify``."""
+"""The surgery that puts sparse layers into a model and takes them out: ``sparsify`` and ``densify``."""
 
 from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, Self, TypeVar, cast
+from collections.abc import Iterable
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from regraft import allocate as allocation
-from regraft import kernels, positions
+from regraft import positions
 from regraft.allocate import Allocation
 from regraft.errors import InputError, MismatchError, check_density
+from regraft.layers.modules import SPARSE_TYPE, SparseConv, SparseLayer, SparseLinear, sparse_layers
 from regraft.topology import Topology
-from regraft.weight import SparseWeight
 
 Init = Literal["keep", "rescale"]
 M = TypeVar("M", bound=nn.Module)
-
-
-class SparseLayer(nn.Module):
-    """What the sparse layers share: a ``SparseWeight`` and an optional bias."""
-
-    weight: SparseWeight
-    bias: nn.Parameter | None
-
-    def __init__(self, weight: SparseWeight, bias: Tensor | None) -> None:
-        super().__init__()
-        self.weight = weight
-        if bias is not None and bias.shape != (weight.shape[0],):
-            raise MismatchError(
-                f"bias has shape {tuple(bias.shape)}, but the weight has {weight.shape[0]} output units"
-            )
-        self.bias = None if bias is None else nn.Parameter(bias)
-
-
-class SparseLinear(SparseLayer):
-    """y = x W^T + b with a sparse W; takes the place of ``torch.nn.Linear``.
-
-    Input ``[..., in]``, output ``[..., out]``.
-
-    >>> layer = SparseLinear.from_dense(nn.Linear(8, 4), torch.arange(0, 32, 4))
-    >>> layer(torch.zeros(5, 8)).shape, layer.weight.density
-    (torch.Size([5, 4]), 0.25)
-    """
-
-    @property
-    def in_features(self) -> int:
-        """Number of input units."""
-        return self.weight.shape[1]
-
-    @property
-    def out_features(self) -> int:
-        """Number of output units."""
-        return self.weight.shape[0]
-
-    @classmethod
-    def from_dense(cls, layer: nn.Linear, index: Tensor) -> Self:
-        """The connections of ``layer`` at ``index`` (flat row-major positions), with its bias."""
-        bias = None if layer.bias is None else layer.bias.detach().clone()
-        return cls(SparseWeight.from_dense(layer.weight, index), bias)
-
-    def to_dense(self) -> nn.Linear:
-        """The equal ``nn.Linear``, zeros where no connection is."""
-        dense = nn.Linear(
-            self.in_features, self.out_features, self.bias is not None,
-            device=self.weight.values.device, dtype=self.weight.values.dtype,
-        )  # fmt: skip
-        _fill(dense, self)
-        return dense
-
-    def forward(self, x: Tensor) -> Tensor:
-        return kernels.linear(x, self.weight, self.bias)
-
-
-class _SparseConv(SparseLayer):
-    """A convolution of any number of spatial dimensions with a sparse kernel."""
-
-    dense_type: type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]
-
-    def __init__(
-        self,
-        weight: SparseWeight,
-        bias: Tensor | None,
-        *,
-        stride: Sequence[int],
-        padding: Sequence[int] | str,
-        dilation: Sequence[int],
-        groups: int = 1,
-        padding_mode: str = "zeros",
-    ) -> None:
-        super().__init__(weight, bias)
-        self.stride, self.dilation, self.groups = tuple(stride), tuple(dilation), groups
-        self.padding = padding if isinstance(padding, str) else tuple(padding)
-        self.padding_mode = padding_mode
-        # the dense class already knows how a padding of any mode and of "same" unrolls
-        self._pad: list[int] = self._shell(device="meta")._reversed_padding_repeated_twice
-
-    def _shell(self, **where: Any) -> nn.Conv1d | nn.Conv2d | nn.Conv3d:
-        shape = self.weight.shape
-        options: dict[str, Any] = {
-            "stride": self.stride, "padding": self.padding, "dilation": self.dilation,
-            "groups": self.groups, "padding_mode": self.padding_mode, "bias": self.bias is not None,
-        }  # fmt: skip
-        make = cast(Any, self.dense_type)
-        shell: nn.Conv1d | nn.Conv2d | nn.Conv3d = make(
-            shape[1] * self.groups, shape[0], tuple(shape[2:]), **options, **where
-        )
-        return shell
-
-    @classmethod
-    def from_dense(cls, layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, index: Tensor) -> Self:
-        """The connections of ``layer`` at ``index`` (flat row-major positions), with its bias."""
-        return cls(
-            SparseWeight.from_dense(layer.weight, index),
-            None if layer.bias is None else layer.bias.detach().clone(),
-            stride=layer.stride,
-            padding=layer.padding,
-            dilation=layer.dilation,
-            groups=layer.groups,
-            padding_mode=layer.padding_mode,
-        )
-
-    def to_dense(self) -> nn.Conv1d | nn.Conv2d | nn.Conv3d:
-        """The equal dense convolution, zeros where no connection is."""
-        dense = self._shell(device=self.weight.values.device, dtype=self.weight.values.dtype)
-        _fill(dense, self)
-        return dense
-
-    def forward(self, x: Tensor) -> Tensor:
-        padding = self.padding
-        if self.padding_mode != "zeros":
-            x = nn.functional.pad(x, self._pad, mode=self.padding_mode)
-            padding = (0,) * len(self.stride)
-        return kernels.conv(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
-
-    def extra_repr(self) -> str:
-        return f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}, groups={self.groups}"
-
-
-class SparseConv1d(_SparseConv):
-    """Takes the place of ``torch.nn.Conv1d``: input [N, C, L] or [C, L]."""
-
-    dense_type = nn.Conv1d
-
-
-class SparseConv2d(_SparseConv):
-    """Takes the place of ``torch.nn.Conv2d``: input [N, C, H, W] or [C, H, W]."""
-
-    dense_type = nn.Conv2d
-
-
-class SparseConv3d(_SparseConv):
-    """Takes the place of ``torch.nn.Conv3d``: input [N, C, D, H, W] or [C, D, H, W]."""
-
-    dense_type = nn.Conv3d
-
-
-SPARSE_TYPE: dict[type[nn.Module], type[SparseLinear] | type[_SparseConv]] = {
-    nn.Linear: SparseLinear,
-    nn.Conv1d: SparseConv1d,
-    nn.Conv2d: SparseConv2d,
-    nn.Conv3d: SparseConv3d,
-}
-
-
-def sparse_layers(model: nn.Module) -> dict[str, SparseLayer]:
-    """The model's sparse layers by module name, in order."""
-    return {name: m for name, m in model.named_modules() if isinstance(m, SparseLayer)}
 
 
 def sparsifiable(
@@ -292,7 +141,7 @@ def densify(model: M) -> M:
         raise InputError("a bare sparse layer cannot be replaced in place: use layer.to_dense()")
     replaced: dict[int, nn.Module] = {}
     for layer in sparse_layers(model).values():
-        dense = cast(SparseLinear | _SparseConv, layer).to_dense()
+        dense = cast(SparseLinear | SparseConv, layer).to_dense()
         _take_over(dense, layer)
         replaced[id(layer)] = dense
     _swap(model, replaced)
@@ -366,13 +215,6 @@ def _refuse_shared(model: nn.Module, layers: dict[str, nn.Module]) -> None:
                 raise InputError(
                     f"modules '{other}' and '{name}' share one parameter: exclude both from sparsify"
                 )
-
-
-def _fill(dense: nn.Module, sparse: SparseLayer) -> None:
-    with torch.no_grad():
-        cast(Tensor, dense.weight).copy_(sparse.weight.dense())
-        if sparse.bias is not None:
-            cast(Tensor, dense.bias).copy_(sparse.bias)
 
 
 def _take_over(new: nn.Module, old: nn.Module) -> None:
