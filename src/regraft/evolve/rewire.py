@@ -42,13 +42,13 @@ def swap(weight: SparseWeight, kept: Tensor, index: Tensor, values: Tensor) -> R
     """
     survivors = weight.index[kept]
     # both lists are sorted, so an element's new place is its own rank plus its rank in the other list
-    kept_new = torch.arange(survivors.numel(), device=survivors.device)
-    kept_new += torch.searchsorted(index, survivors)
-    grown_new = torch.arange(index.numel(), device=survivors.device)
-    grown_new += torch.searchsorted(survivors, index)
-    merged = survivors.new_empty(survivors.numel() + index.numel())
+    grown_new = torch.searchsorted(survivors, index)
+    grown_new += torch.arange(index.numel(), device=index.device)
+    n = survivors.numel() + index.numel()
+    kept_new = complement(grown_new, n)
+    merged = survivors.new_empty(n)
     merged[kept_new], merged[grown_new] = survivors, index
-    weight.replace(merged, move(weight.values, kept, kept_new, merged.numel(), fresh=values))
+    weight.replace(merged, move(weight.values, kept, kept_new, n, fresh=values))
     return Rewiring(kept, kept_new)
 
 
