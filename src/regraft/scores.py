@@ -24,7 +24,7 @@ class Score(Protocol):
 
 @torch.no_grad()
 def magnitude(model: nn.Module, probe: Probe | None = None) -> dict[str, Tensor]:
-    """|w| of each connection (Han et al. 2015, arXiv:1506.02626). The probe is not used.
+    """``|w|`` of each connection (Han et al. 2015, arXiv:1506.02626). The probe is not used.
 
     >>> from regraft import SparseLinear, SparseWeight
     >>> model = SparseLinear(SparseWeight((1, 3), torch.tensor([0, 2]), torch.tensor([0.5, -2.0])), None)

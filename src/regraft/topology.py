@@ -179,11 +179,11 @@ class Topology(Mapping[str, Connections]):
         return counts
 
     def jaccard(self, other: Topology) -> float:
-        """|intersection| / |union| of the whole; 1 where both are empty."""
+        """Size of the intersection over that of the union, of the whole; 1 where both are empty."""
         return _ratio(self.overlap(other).values())
 
     def jaccard_by_weight(self, other: Topology) -> dict[str, float]:
-        """|intersection| / |union| of each weight."""
+        """Jaccard index of each weight."""
         return {n: _ratio([pair]) for n, pair in self.overlap(other).items()}
 
     def nnstd(self, other: Topology) -> float:

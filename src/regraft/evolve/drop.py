@@ -26,7 +26,7 @@ def count(fraction: float, n: int) -> int:
 
 @torch.no_grad()
 def magnitude(weight: SparseWeight, fraction: float, context: Context) -> Tensor:
-    """The fraction of connections with the smallest |w| (thesis 1, section 7.5; Evci et al. 2020).
+    """The fraction of connections with the smallest ``|w|`` (thesis 1, section 7.5; Evci et al. 2020).
 
     Ties are decided by the generator.
 
