@@ -53,6 +53,16 @@ def evaluate(
     return {"accuracy": correct.item() / n, "loss": total.item() / n, "n": n}
 
 
+def by_class(split: Split, classes: int) -> list[Split | None]:
+    """The samples of each class; None for a class without samples.
+
+    >>> [len(part) for part in by_class(Split(torch.eye(3), torch.tensor([0, 1, 1])), 2) if part]
+    [1, 2]
+    """
+    found = [(split.y == c).nonzero().squeeze(1) for c in range(classes)]
+    return [split.select(index) if len(index) else None for index in found]
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode within the block; afterwards every module has the mode it had."""

@@ -11,6 +11,7 @@ from regraft.train.callbacks import (
 from regraft.train.checkpoints import Checkpoint
 from regraft.train.loop import fit
 from regraft.train.optimizers import OPTIMIZERS, SCHEDULES, optimizer_by_name, rate_by_name, schedule_by_name
+from regraft.train.recipe import Recipe, Trained, build_model, train_recipe
 from regraft.train.run import Callback, History, Run
 from regraft.train.tensorboard import TensorBoard
 
@@ -24,12 +25,16 @@ __all__ = [
     "EvolveTopology",
     "History",
     "Hooks",
+    "Recipe",
     "Run",
     "ShowProgress",
     "StopAfterAccuracy",
     "TensorBoard",
+    "Trained",
+    "build_model",
     "fit",
     "optimizer_by_name",
     "rate_by_name",
     "schedule_by_name",
+    "train_recipe",
 ]

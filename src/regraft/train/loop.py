@@ -93,7 +93,7 @@ def fit(
         losses=torch.zeros(len(loader), dtype=torch.float64, device=device),
         callbacks=sorted(chosen, key=lambda c: c.order),
     )  # fmt: skip
-    run.config = checkpoints.config_of(run, {"loss": str(loss), "seed": seed, **(config or {})})
+    run.config = checkpoints.config_of(run, {"loss": _name(loss), "seed": seed, **(config or {})})
     modes = [(m, m.training) for m in model.modules()]
     with own_random_numbers(device, seeds.derived(seed, "dropout")):
         with measure.evaluating(model), torch.no_grad():
@@ -106,6 +106,11 @@ def fit(
             for module, training in modes:
                 module.training = training
     return run.history
+
+
+def _name(loss: str | Loss) -> str:
+    """A name that is the same in another process."""
+    return loss if isinstance(loss, str) else getattr(loss, "__qualname__", None) or repr(loss)
 
 
 def _check(epochs: int, scheduler_every: str) -> None:

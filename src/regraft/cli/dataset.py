@@ -1,0 +1,84 @@
+"""The options that choose data, shared by the commands that need it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from regraft import data
+from regraft.cli.common import data_dir_option
+from regraft.data import Data
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Which samples: a set and what is taken from it. None leaves a choice to the set."""
+
+    name: str
+    classes: tuple[str, ...] | None = None
+    per_class: int | None = None
+    test_per_class: int | None = None
+    seed: int = 0
+
+    def load(self, data_dir: Path | None, download: bool) -> Data:
+        """The samples, standardised by the training samples' statistics."""
+        classes = None if self.classes is None else [int(c) if c.isdecimal() else c for c in self.classes]
+        return data.load(
+            self.name, data_dir=data_dir, classes=classes, per_class=self.per_class,
+            test_per_class=self.test_per_class, seed=self.seed, download=download,
+        )  # fmt: skip
+
+    def plain(self) -> dict[str, Any]:
+        """The choices as JSON values, for provenance."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def of(cls, choices: Mapping[str, Any]) -> Dataset | None:
+        """The choices that ``plain`` gave; None where they are not such."""
+        try:
+            made = cls(**choices)
+            classes = None if made.classes is None else tuple(str(c) for c in made.classes)
+            return cls(str(made.name), classes, made.per_class, made.test_per_class, int(made.seed))
+        except (TypeError, ValueError):
+            return None
+
+
+def parse_classes(text: str | None) -> tuple[str, ...] | None:
+    """``0,1,Dress`` as a tuple; None for none.
+
+    >>> parse_classes("0, 1,Dress")
+    ('0', '1', 'Dress')
+    """
+    return None if text is None else tuple(c.strip() for c in text.split(",") if c.strip())
+
+
+def data_options(default: str | None, seed: int | None = 0) -> Callable[[F], F]:
+    """``--data`` and the options that go with it; ``default`` is the set taken without ``--data``."""
+    named = f"  [default: {default}]" if default else "  [default: the one that the network was trained on]"
+
+    def decorate(function: F) -> F:
+        for option in reversed((
+            click.option("--data", "name", metavar="NAME", default=default, show_default=False,
+                         help="Data set: a name, or a folder with one folder of images per class." + named),
+            data_dir_option,
+            click.option("--download/--no-download", default=False, help="Fetch the set if it is missing."),
+            click.option("--classes", metavar="LIST", default=None,
+                         help="Only these classes, by label or name, as in 0,1,2.  [default: all]"),
+            click.option("--per-class", type=int, metavar="N", default=None,
+                         help="Training samples of each class.  [default: all]"),
+            click.option("--test-per-class", type=int, metavar="N", default=None,
+                         help="Test samples of each class.  [default: all]"),
+            click.option("--data-seed", type=int, metavar="N", default=seed, show_default=seed is not None,
+                         help="Seed of the choice of samples and of the split into training and test samples "
+                              "where the set has none. Networks to be merged should share it."),
+        )):  # fmt: skip
+            function = option(function)
+        return function
+
+    return decorate

@@ -1,0 +1,110 @@
+"""``regraft evaluate``: accuracy and loss of a network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from regraft import checkpoint, files, measure
+from regraft.cli.common import console, json_option, table, write_json
+from regraft.cli.dataset import Dataset, data_options, parse_classes
+from regraft.cli.output import check_output
+from regraft.cli.train import choose_device
+from regraft.data.catalogue import canonical
+from regraft.errors import InputError
+from regraft.losses import LOSSES
+
+
+@click.command()
+@click.argument("network", type=click.Path(path_type=Path))
+@data_options(None, seed=None)
+@click.option("--loss", default="cross-entropy", metavar="NAME", help=", ".join(LOSSES) + ".")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=1000,
+    metavar="N",
+    help="Samples at a time; changes only memory and speed.",
+)
+@click.option("--per-class-accuracy", is_flag=True, help="Also the accuracy of each class.")
+@click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda, or cuda:N.")
+@click.option(
+    "--threads",
+    type=int,
+    default=None,
+    metavar="N",
+    help="CPU threads.  [default: OMP_NUM_THREADS, else all cores]",
+)
+@json_option
+def command(
+    network: Path, name: str | None, data_dir: Path | None, download: bool, classes: str | None,
+    per_class: int | None, test_per_class: int | None, data_seed: int | None, loss: str, batch_size: int,
+    per_class_accuracy: bool, device: str, threads: int | None, json_path: str | None,
+) -> None:  # fmt: skip
+    """Accuracy and loss of NETWORK on the test samples.
+
+    Without --data, and with the name of the set that it was trained on, the other choices of samples are those
+    of its training too, as far as no option says otherwise.
+    """
+    check_output(json_path)
+    where = choose_device(device, threads)
+    header = checkpoint.read_header(network)
+    options = {
+        "classes": parse_classes(classes), "per_class": per_class, "test_per_class": test_per_class,
+        "seed": data_seed,
+    }  # fmt: skip
+    dataset = choose_data(name, options, header, network)
+    model = checkpoint.load(network).to(where)
+    data = dataset.load(data_dir, download)
+    figures: dict[str, Any] = dict(measure.evaluate(model, data.test, batch_size, loss))
+    if per_class_accuracy:
+        figures["per_class"] = {
+            label: measure.evaluate(model, part, batch_size, loss)["accuracy"]
+            for label, part in zip(data.class_names, measure.by_class(data.test, data.classes), strict=True)
+            if part is not None
+        }
+    screen = console(json_path)
+    screen.print(
+        f"{network} on {figures['n']:,} test samples of {data.name}: accuracy {figures['accuracy']:.4f}, "
+        f"{loss} loss {figures['loss']:.4f}",
+        soft_wrap=True,
+    )
+    if per_class_accuracy:
+        lines = table("class", "accuracy")
+        for label, accuracy in figures["per_class"].items():
+            lines.add_row(label, f"{accuracy:.4f}")
+        screen.print(lines)
+    write_json(json_path, {
+        "command": "evaluate", "network": str(network), "data": dataset.plain(), "loss_function": loss,
+        **figures, "versions": files.versions(),
+    })  # fmt: skip
+
+
+def choose_data(name: str | None, options: dict[str, Any], header: files.Header, network: Path) -> Dataset:
+    """The samples to evaluate on: those that the options say, else those of the network's training.
+
+    Raises:
+        InputError: neither says which set.
+    """
+    given = {k: v for k, v in options.items() if v is not None}
+    trained_on = _trained_on(header)
+    if trained_on is not None and (name is None or _same_set(name, trained_on.name)):
+        return replace(trained_on, **given)
+    if name is None:
+        raise InputError(f"'{network}' does not say what it was trained on: pass --data NAME, such as digits")
+    return Dataset(name, **given)
+
+
+def _same_set(a: str, b: str) -> bool:
+    return a == b or (canonical(a) is not None and canonical(a) == canonical(b))
+
+
+def _trained_on(header: files.Header) -> Dataset | None:
+    """The samples of the training; of a merged network those of its parents, where they agree."""
+    found = header.provenance.get("data")
+    if isinstance(found, dict):
+        return Dataset.of({k: v for k, v in found.items() if k not in ("class_names", "input_shape")})
+    return None

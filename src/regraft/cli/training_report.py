@@ -1,0 +1,55 @@
+"""What ``regraft train`` prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from regraft.cli.common import table
+from regraft.data import Data
+from regraft.train import History
+
+MOST_ROWS = 20
+
+
+def describe_model(screen: Console, name: str, figures: dict[str, Any], data: Data) -> None:
+    """Parameters and compression, and what it is trained on."""
+    screen.print(
+        f"{name} on {data.name}: {len(data.train):,} training and {len(data.test):,} test samples, "
+        f"{data.classes} classes",
+        soft_wrap=True,
+    )
+    screen.print(
+        f"{figures['parameters']:,} parameters instead of {figures['dense_parameters']:,} "
+        f"(compression x{figures['compression']:.1f}), density {100 * figures['density']:.2f} %",
+        soft_wrap=True,
+    )
+
+
+def history_table(history: History) -> Table:
+    """One line per epoch; of long trainings some epochs evenly apart, and always the last."""
+    evolves = any("rate" in row for row in history.epochs)
+    made = table(
+        "epoch",
+        "train loss",
+        "test loss",
+        "test accuracy",
+        "lr",
+        *(("rate", "replaced") if evolves else ()),
+        "s",
+    )
+    n = len(history.epochs)
+    apart = max(1, -(-n // MOST_ROWS))
+    for row in (r for i, r in enumerate(history.epochs, start=1) if i % apart == 0 or i == n):
+        evolution = [_or_dash(row.get("rate"), ".4f"), f"{row.get('dropped', 0):,.0f}"] if evolves else []
+        made.add_row(
+            f"{row['epoch']:.0f}", f"{row['train_loss']:.4f}", f"{row['test_loss']:.4f}",
+            f"{row['test_accuracy']:.4f}", f"{row['lr']:.4g}", *evolution, f"{row['seconds']:.2f}",
+        )  # fmt: skip
+    return made
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -1,0 +1,240 @@
+"""``Recipe``: a whole training as plain data, and ``train_recipe``, which follows it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from regraft import evolve, losses, models
+from regraft.data import Data
+from regraft.errors import InputError, unknown
+from regraft.evolve import METHODS, Evolve, RowNormalise
+from regraft.layers import sparsify
+from regraft.train import optimizers, seeds
+from regraft.train.callbacks import AfterStep, EarlyStopping, StopAfterAccuracy
+from regraft.train.loop import fit
+from regraft.train.run import Callback, History
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every choice of a training; the command line's options have the same names.
+
+    Attributes:
+        model: short name; ``in`` and ``classes`` stand for the data's sizes.
+        density, epsilon, dense: how sparse: a density in (0, 1], Erdos-Renyi's epsilon, or not at all; with
+            none of them epsilon is 20.
+        allocate, include, exclude: how ``density`` is spread, and over which layers.
+        dropout, activation, init: of the model; see ``models.build``.
+        sparse_init: ``"rescale"`` keeps the activations' variance as in the dense network, ``"keep"`` leaves
+            the drawn values; see ``sparsify``.
+        evolve: ``"set"``, ``"set-magnitude"``, ``"static"`` or ``"none"``; default ``"set"`` where sparse.
+        rate: schedule of the evolution rate, ``NAME[:KEY=VALUE,...]``; default the method's own.
+        zeta: evolution rate at the start, in [0, 1]; default the schedule's own (0.3).
+        evolve_every: ``"epoch"``, ``"50epochs"``, or a number of steps.
+        grow_init: initial values of grown connections.
+        normalise_rows: scale each unit's incoming weights to length 1 after each step.
+        optimizer, lr, momentum, weight_decay, lr_schedule: see ``optimizer_by_name`` and
+            ``schedule_by_name``. Default lr 0.01 and momentum 0.9 for sgd, 0.001 and 0 for the others.
+        loss, label_smoothing: see ``losses.by_name``.
+        batch_size: samples per step; None for full batches.
+        patience, restore_best: see ``EarlyStopping``; None for never.
+        stop_accuracy, stop_extra: see ``StopAfterAccuracy``; None for never.
+        seed: of the initial values, the topology, the order of samples, dropout and evolution.
+    """
+
+    model: str = "mlp:in-256-256-classes"
+    density: float | None = None
+    epsilon: float | None = None
+    dense: bool = False
+    allocate: str = "erdos-renyi"
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    dropout: float = 0.0
+    activation: str = "relu"
+    init: str = "he"
+    sparse_init: str = "rescale"
+    evolve: str | None = None
+    rate: str | None = None
+    zeta: float | None = None
+    evolve_every: str = "epoch"
+    grow_init: str = "zeros"
+    normalise_rows: bool = False
+    optimizer: str = "sgd"
+    lr: float | None = None
+    momentum: float | None = None
+    weight_decay: float = 0.0
+    lr_schedule: str = "constant"
+    loss: str = "cross-entropy"
+    label_smoothing: float = 0.0
+    epochs: int = 20
+    batch_size: int | None = 100
+    patience: int | None = None
+    restore_best: bool = False
+    stop_accuracy: float | None = None
+    stop_extra: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        given = [n for n in ("density", "epsilon") if getattr(self, n) is not None] + ["dense"] * self.dense
+        if len(given) > 1:
+            raise InputError(f"{' and '.join(given)} exclude each other: give one of them")
+        if self.evolve is not None and self.evolve not in (*METHODS, "none"):
+            raise unknown("evolution method", self.evolve, (*METHODS, "none"))
+        if self.dense and self.evolves:
+            raise InputError(f"a dense network has no topology to evolve, but evolve is {self.evolve!r}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise InputError(f"batch_size is {self.batch_size!r}, but must be 1 or more")
+
+    @property
+    def evolves(self) -> bool:
+        """Whether the topology changes during training."""
+        return (self.evolve or ("none" if self.dense else "set")) != "none"
+
+    def resolved(self) -> dict[str, Any]:
+        """All choices with the defaults that depend on others filled in; plain JSON values."""
+        sgd = self.optimizer == "sgd"
+        bare = not self.dense and self.density is None and self.epsilon is None
+        filled = replace(
+            self,
+            epsilon=20.0 if bare else self.epsilon,
+            evolve=self.evolve or ("set" if self.evolves else "none"),
+            lr=(0.01 if sgd else 0.001) if self.lr is None else self.lr,
+            momentum=(0.9 if sgd else 0.0) if self.momentum is None else self.momentum,
+        )
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(filled).items()}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What ``train_recipe`` gives back: the network and what happened."""
+
+    model: nn.Module
+    history: History
+
+
+def build_model(recipe: Recipe, data: Data) -> nn.Module:
+    """The recipe's network before training, on the CPU.
+
+    Raises:
+        InputError: an option that cannot be used.
+        MismatchError: the model does not fit the data.
+    """
+    model = models.build(
+        recipe.model, input_shape=data.input_shape, classes=data.classes, dropout=recipe.dropout,
+        activation=recipe.activation, init=recipe.init, generator=seeds.stream(recipe.seed, "init"),
+    )  # fmt: skip
+    if recipe.dense:
+        return model
+    options = recipe.resolved()
+    return sparsify(
+        model, options["density"], epsilon=options["epsilon"], allocate=recipe.allocate,
+        include=recipe.include, exclude=recipe.exclude, init=options["sparse_init"],
+        generator=seeds.stream(recipe.seed, "topology"),
+    )  # fmt: skip
+
+
+def train_recipe(
+    recipe: Recipe,
+    data: Data,
+    *,
+    model: nn.Module | None = None,
+    device: torch.device | str = "cpu",
+    callbacks: Iterable[Callback] = (),
+    resume: str | os.PathLike[str] | None = None,
+    config: dict[str, Any] | None = None,
+) -> Trained:
+    """Train as the recipe says; the same recipe and data give the same network, bit for bit, on one machine.
+
+    Args:
+        model: what ``build_model`` gave for this recipe and data; default: it is called here.
+        device: where to train; the network stays there.
+        callbacks: besides those that the recipe asks for.
+        resume, config: see ``fit``.
+
+    >>> from regraft import data
+    >>> digits = data.load("digits", per_class=20)
+    >>> recipe = Recipe("mlp:in-32-classes", density=0.2, epochs=3, batch_size=20, lr=0.1, rate="exd")
+    >>> train_recipe(recipe, digits).history.final["test_accuracy"] > 0.5
+    True
+
+    Raises:
+        InputError: an option that cannot be used, or training diverged.
+        MismatchError: the model does not fit the data, or the checkpoint is of another run.
+        FileError: the checkpoint cannot be read.
+    """
+    options = recipe.resolved()
+    model = (build_model(recipe, data) if model is None else model).to(device)
+    optimizer = optimizers.optimizer_by_name(
+        recipe.optimizer, model.parameters(),
+        lr=options["lr"], momentum=options["momentum"], weight_decay=recipe.weight_decay,
+    )  # fmt: skip
+    batch_size = len(data.train) if recipe.batch_size is None else min(recipe.batch_size, len(data.train))
+    history = fit(
+        model,
+        data,
+        epochs=recipe.epochs,
+        optimizer=optimizer,
+        scheduler=optimizers.schedule_by_name(recipe.lr_schedule, optimizer, recipe.epochs),
+        loss=losses.by_name(recipe.loss, recipe.label_smoothing),
+        batch_size=batch_size,
+        evolver=_evolver(recipe, model, optimizer, -(-len(data.train) // batch_size)),
+        callbacks=[*_callbacks(recipe, model), *callbacks],
+        seed=recipe.seed,
+        resume=resume,
+        config={"options": options, **(config or {})},
+    )
+    return Trained(model, history)
+
+
+def _evolver(
+    recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, epoch_steps: int
+) -> Evolve | None:
+    if not recipe.evolves:
+        return None
+    method = recipe.evolve or "set"
+    name = recipe.rate or ("constant" if recipe.zeta is not None else None)
+    rate = None if name is None else optimizers.rate_by_name(name, recipe.zeta)
+    return evolve.method(
+        method,
+        rate=rate,
+        init=recipe.grow_init,
+        every=steps_between(recipe.evolve_every, epoch_steps),
+        total=(recipe.epochs - 1) * epoch_steps + 1,  # the last epoch is quiet (Mocanu et al. 2018)
+        generator=seeds.stream(recipe.seed, "evolve"),
+    ).attach(model, optimizer)
+
+
+def steps_between(every: str, epoch_steps: int) -> int:
+    """Optimizer steps between updates of the topology.
+
+    >>> steps_between("epoch", 600), steps_between("50epochs", 600), steps_between("100", 600)
+    (600, 30000, 100)
+
+    Raises:
+        InputError: not of one of these forms.
+    """
+    found = re.fullmatch(r"\s*(\d*)\s*(epochs?|steps?)?\s*", every)
+    if found is None or not any(found.groups()) or found[1] == "0":
+        raise InputError(
+            f"evolve-every is {every!r}, but must be 'epoch', a number of epochs such as '50epochs', or a "
+            "number of steps such as '100'"
+        )
+    return int(found[1] or 1) * (epoch_steps if (found[2] or "").startswith("epoch") else 1)
+
+
+def _callbacks(recipe: Recipe, model: nn.Module) -> list[Callback]:
+    chosen: list[Callback] = []
+    if recipe.normalise_rows:
+        chosen.append(AfterStep(RowNormalise().attach(model)))
+    if recipe.patience is not None:
+        chosen.append(EarlyStopping(recipe.patience, restore_best=recipe.restore_best))
+    if recipe.stop_accuracy is not None:
+        chosen.append(StopAfterAccuracy(recipe.stop_accuracy, recipe.stop_extra))
+    return chosen
