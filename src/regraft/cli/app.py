@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "regraft.cli.evaluate",
     "distance": "regraft.cli.distance",
     "inspect": "regraft.cli.inspect",
+    "export": "regraft.cli.export",
     "demo": "regraft.cli.demo",
 }
 
