@@ -6,13 +6,13 @@ They come from the scikit-feature repository (Li et al. 2017, arXiv:1601.07996):
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from regraft.data.paths import missing, reading
+from regraft.data.matlab import read_matrices
+from regraft.data.paths import missing
 from regraft.data.raw import RawData, RawSplit, whole_numbers
 from regraft.errors import FileError
 
@@ -58,16 +58,9 @@ def read_mat(spec: MatSet, root: Path) -> RawData:
     if path is None:
         folders = [path.parent for path in paths]
         raise missing(spec.title, folders, paths[0].name, HOME, downloadable=False)
-    import scipy.io
-    import scipy.sparse
-
-    with reading(path, "a MATLAB .mat file (version 4 to 7.2)"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        held = scipy.io.loadmat(str(path), variable_names=("X", "Y"))
-        if scipy.sparse.issparse(held.get("X")):
-            held["X"] = held["X"].toarray()
+    held = read_matrices(path, ("X", "Y"))
     for key in ("X", "Y"):
-        if not isinstance(held.get(key), np.ndarray):
+        if key not in held:
             raise FileError(f"'{path}' has no matrix {key!r}: expected X (samples x features) and Y (labels)")
     x, y = held["X"], whole_numbers(held["Y"], str(path))
     if x.ndim != 2 or x.dtype.kind not in "biuf":

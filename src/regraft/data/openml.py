@@ -50,8 +50,8 @@ def fetch(name: str, source: Source, folder: Path) -> None:
         FileError: no network, another answer than expected, or ``folder`` cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as scratch:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=folder.parent) as scratch:
             x, y = _download(name, source, scratch)
             test = sum(source.test_counts)
             files = source.write(x, y, len(x) - test)
@@ -60,6 +60,7 @@ def fetch(name: str, source: Source, folder: Path) -> None:
                     out.write(content)
                     out.flush()
                     os.fsync(out.fileno())
+            folder.mkdir(exist_ok=True)
             for file in files:
                 (Path(scratch) / file).replace(folder / file)
     except FileError:

@@ -77,13 +77,21 @@ def prepare(raw: RawData, options: Options) -> Data:
         train, validation = _take(train, rest), _take(train, part)
     scaling = None if kind is None else scale.fit(train.x, kind, raw.top, raw.name)
     parts = {"train": train, "test": test, "validation": validation}
-    tensors = {
-        k: Split(scale.apply(v.x, scaling), torch.from_numpy(v.y)) for k, v in parts.items() if v is not None
-    }
+    tensors = {part: _tensors(split, scaling, raw) for part, split in parts.items() if split is not None}
     names = tuple(raw.class_names[c] for c in labels)
     data = Data(raw.name, tensors["train"], tensors["test"], names, tensors.get("validation"), scaling)
     data = data.flatten() if options.flatten else data
     return data if options.device is None else data.to(options.device)
+
+
+def _tensors(split: RawSplit, scaling: scale.Scaling | None, raw: RawData) -> Split:
+    x = scale.apply(split.x, scaling)
+    if not bool(torch.isfinite(x).all()):
+        raise raw.error(
+            f"'{split.source}' has features too large for float32: divide them by a constant, "
+            "or leave them out"
+        )
+    return Split(x, torch.from_numpy(split.y))
 
 
 def _train_and_test(raw: RawData, options: Options) -> tuple[RawSplit, RawSplit]:

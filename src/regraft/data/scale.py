@@ -86,7 +86,7 @@ def fit(x: Array, kind: Kind, top: float | None, name: str) -> Scaling:
     becomes 0 in ``x`` and stays finite elsewhere.
 
     Raises:
-        InputError: "pixel" for a set without a largest value; statistics too large for float32.
+        InputError: "pixel" for a set without a largest value.
     """
     if kind == "pixel":
         if top is None:
@@ -103,10 +103,7 @@ def fit(x: Array, kind: Kind, top: float | None, name: str) -> Scaling:
     constant = x.max(axis=axes, keepdims=True) == x.min(axis=axes, keepdims=True)
     std = np.where(constant, 1.0, np.sqrt(variance))
     mean32, std32 = (torch.from_numpy(np.asarray(v[0], dtype=np.float64)) for v in (mean, std))
-    scaling = Scaling(kind, mean32.float(), std32.float())
-    if not all(bool(torch.isfinite(t).all()) for t in (scaling.mean, scaling.std)):
-        raise InputError(f"the values of {name!r} are too large for float32: divide them by a constant first")
-    return scaling
+    return Scaling(kind, mean32.float(), std32.float())
 
 
 def apply(x: Array, scaling: Scaling | None) -> Tensor:
@@ -116,7 +113,7 @@ def apply(x: Array, scaling: Scaling | None) -> Tensor:
     mean, std = (
         (0.0, 1.0) if scaling is None else (scaling.mean.double().numpy(), scaling.std.double().numpy())
     )
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         for part in _chunks(x):
             out[start : start + len(part)] = (part - mean) / std
             start += len(part)

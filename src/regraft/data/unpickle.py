@@ -1,6 +1,6 @@
 """Reading the pickles of CIFAR without running what a pickle may ask to run.
 
-A pickle is a program for a small machine that may call any function it can name. This reader knows the four
+A pickle is a program for a small machine that may call any function it can name. This reader knows the few
 names that CIFAR's files use and gives stand-ins of our own for them, so even NumPy's own unpickling, which
 trusts its input, is never reached. Anything else is refused.
 """
@@ -97,6 +97,8 @@ class _Call:
             made = _Array()
             made.__setstate__((1, shape, dtype, order == "F", buffer))
             return made
+        if self._kind == "empty" and not args:
+            return b""
         if self._kind == "encode" and args[1:] == ("latin1",):
             return args[0].encode("latin1")
         raise pickle.UnpicklingError(f"a call that CIFAR files do not make ({self._kind})")
@@ -110,6 +112,8 @@ _ALLOWED = {
     ("numpy.core.numeric", "_frombuffer"): "frombuffer",
     ("numpy._core.numeric", "_frombuffer"): "frombuffer",
     ("_codecs", "encode"): "encode",
+    # how Python 3 writes b"" in protocol 2
+    ("__builtin__", "bytes"): "empty",
 }
 
 
