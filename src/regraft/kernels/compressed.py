@@ -13,19 +13,25 @@ from regraft.kernels.plan import Plan
 from regraft.weight import SparseWeight
 
 
-def forward(x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
-    """x [batch, in] (any strides) -> y [batch, out] with strides (1, batch).
+def _like(x: Tensor, batch: int, features: int) -> Tensor:
+    """An empty [batch, features] tensor of the layout of ``x``: batch-major, or feature-major if ``x`` is.
 
-    That layout is what the next layer gathers from; elementwise operations of torch keep it.
+    Feature-major is what the kernels gather from, and elementwise operations of torch keep it.
     """
-    batch = x.shape[0]
-    y = x.new_empty((plan.rows, batch))
+    if x.stride(0) == 1 and x.stride(1) != 1:
+        return x.new_empty((features, batch)).t()
+    return x.new_empty((batch, features))
+
+
+def forward(x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
+    """x [batch, in] (any strides) -> y [batch, out], batch-major or feature-major as ``x`` is."""
+    y = _like(x, x.shape[0], plan.rows)
     native.module().forward(
-        native.is_float64(x.dtype), plan.rows, plan.cols, plan.nnz, plan.at[0], plan.at[1], batch, 0,
+        native.is_float64(x.dtype), plan.rows, plan.cols, plan.nnz, plan.at[0], plan.at[1], x.shape[0], 0,
         values.data_ptr(), 0 if bias is None else bias.data_ptr(),
-        x.data_ptr(), x.stride(0), x.stride(1), y.data_ptr(), batch,
+        x.data_ptr(), *x.stride(), y.data_ptr(), *y.stride(),
     )  # fmt: skip
-    return y.t()
+    return y
 
 
 def backward(
@@ -34,16 +40,16 @@ def backward(
     """Gradients of input [batch, in], values [nnz] and bias [out], where wanted; each row of ``dy`` is
     read once for the first two."""
     batch = x.shape[0]
-    dx = x.new_empty((plan.cols, batch)) if want[0] else None
+    dx = _like(x, batch, plan.cols) if want[0] else None
     dvalues = x.new_empty(plan.nnz) if want[1] else None
     dbias = x.new_empty(plan.rows) if want[2] else None
     native.module().backward(
-        native.is_float64(x.dtype), plan.rows, plan.cols, plan.nnz, *plan.at[2:], batch, 0,
-        values.data_ptr(), x.data_ptr(), x.stride(0), x.stride(1), dy.data_ptr(), dy.stride(0), dy.stride(1),
-        0 if dx is None else dx.data_ptr(), batch,
+        native.is_float64(x.dtype), plan.rows, plan.cols, plan.nnz, plan.panels, *plan.at[2:], batch, 0,
+        values.data_ptr(), x.data_ptr(), *x.stride(), dy.data_ptr(), *dy.stride(),
+        0 if dx is None else dx.data_ptr(), *((1, 1) if dx is None else dx.stride()),
         0 if dvalues is None else dvalues.data_ptr(), 0 if dbias is None else dbias.data_ptr(),
     )  # fmt: skip
-    return (None if dx is None else dx.t()), dvalues, dbias
+    return dx, dvalues, dbias
 
 
 class _Linear(torch.autograd.Function):

@@ -7,12 +7,13 @@
 
 #include "pool.h"
 
-/* Both traversals of a sparse matrix [rows, cols] over one order of values, the row-major one. */
+/* Both traversals of a sparse matrix [rows, cols] over one order of values, the row-major one. The walk by
+ * columns goes panel by panel of rows, so that what it gathers and the values it touches stay in cache. */
 typedef struct {
-    int64_t rows, cols, nnz;
+    int64_t rows, cols, nnz, panels;
     const int64_t *rowptr; /* [rows + 1] */
     const int32_t *col;    /* [nnz], column of each value */
-    const int64_t *colptr; /* [cols + 1] */
+    const int64_t *colptr; /* [panels * cols + 1]: column by column within each panel of rows */
     const int32_t *row;    /* [nnz], row of each entry in column order */
     const int32_t *perm;   /* [nnz], its place among the values */
 } plan_t;
@@ -22,7 +23,8 @@ typedef struct {
     int64_t batch_stride, feature_stride; /* in elements */
 } matrix_t;
 
-/* One call of a linear layer; what is NULL is not wanted. Outputs have batch_stride 1. */
+/* One call of a linear layer; what is NULL is not wanted. y and dx have a stride of 1
+ * along the batch or along the features. */
 typedef struct {
     plan_t plan;
     int64_t batch;
@@ -31,7 +33,7 @@ typedef struct {
     matrix_t x, y;              /* forward */
     matrix_t dy, dx;            /* backward */
     void *dvalues, *dbias;      /* backward */
-    void *scratch_a, *scratch_b; /* packed activations */
+    void *scratch_a, *scratch_b, *scratch_c; /* packed activations */
 } linear_t;
 
 /* The kernels of one instruction set; [0] is float32, [1] float64. */
@@ -57,14 +59,16 @@ static inline int64_t vectors(int64_t batch, int lanes) { return (batch + lanes 
 
 static inline int64_t part(int64_t n, int64_t i, int64_t parts) { return n * i / parts; }
 
-/* First row of thread i when rows are split so that each gets as many nonzeros (and some rows). */
-static inline int64_t split(const int64_t *ptr, int64_t n, int i, int team) {
+/* First row of thread i when rows are split so that each gets as many nonzeros (and some rows). `ptr` holds
+ * the starts of n rows for each of `panels`. */
+static inline int64_t split(const int64_t *ptr, int64_t n, int64_t panels, int i, int team) {
     if (i <= 0) return 0;
     if (i >= team) return n;
-    int64_t target = (ptr[n] + 4 * n) / team * i, low = 0, high = n;
+    int64_t target = (ptr[panels * n] + 4 * n) / team * i, low = 0, high = n;
     while (low < high) {
-        int64_t mid = (low + high) / 2;
-        if (ptr[mid] + 4 * mid < target)
+        int64_t mid = (low + high) / 2, before = 4 * mid;
+        for (int64_t p = 0; p < panels; p++) before += ptr[p * n + mid] - ptr[p * n];
+        if (before < target)
             low = mid + 1;
         else
             high = mid;
@@ -72,7 +76,7 @@ static inline int64_t split(const int64_t *ptr, int64_t n, int i, int team) {
     return low;
 }
 
-int plan_build(const int64_t *index, int64_t nnz, int64_t rows, int64_t cols, int64_t *rowptr, int32_t *col,
+int plan_build(const int64_t *index, int64_t nnz, int64_t rows, int64_t cols, int64_t panels, int64_t *rowptr, int32_t *col,
                int64_t *colptr, int32_t *row, int32_t *perm);
 
 #endif

@@ -12,16 +12,19 @@
 #define ISA 1
 #define VB 32
 #define T float
+#define F32 1
 #define INT int32_t
 #define NAME(x) x##_f32_avx2
 #include "tile.h"
 #undef VB
 #undef T
+#undef F32
 #undef INT
 #undef NAME
 
 #define VB 32
 #define T double
+#define F32 0
 #define INT int64_t
 #define NAME(x) x##_f64_avx2
 #include "tile.h"

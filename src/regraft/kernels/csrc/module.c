@@ -21,26 +21,33 @@ typedef struct {
     size_t size;
 } block_t;
 
-static block_t kept[2];
+#define BLOCKS 3
+
+static block_t kept[BLOCKS];
 static pthread_mutex_t kept_owner = PTHREAD_MUTEX_INITIALIZER;
 
+#define HUGE ((size_t)1 << 21)
+#define HUGE_FROM ((size_t)1 << 17)
+
+/* Gathering rows from all over a block misses the table of small pages: ask for huge ones. */
 static void *block_new(size_t size) {
     void *at = NULL;
-    size_t align = size >= (1u << 21) ? (1u << 21) : 64;
+    size_t align = size >= HUGE_FROM ? HUGE : 64;
+    size = (size + align - 1) / align * align;
     if (posix_memalign(&at, align, size) != 0) return NULL;
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-    if (align > 64) madvise(at, size, MADV_HUGEPAGE);
+    if (align == HUGE) madvise(at, size, MADV_HUGEPAGE);
 #endif
     return at;
 }
 
-/* Two blocks of the wanted sizes in `to`; returns 1 when they are the kept ones, 0 when they are to be freed,
+/* Blocks of the wanted sizes in `to`; returns 1 when they are the kept ones, 0 when they are to be freed,
  * -1 when memory ran out. */
-static int scratch_take(void *to[2], size_t a, size_t b) {
-    size_t want[2] = {a, b};
+static int scratch_take(void *to[BLOCKS], const size_t want[BLOCKS]) {
     int mine = pthread_mutex_trylock(&kept_owner) == 0, failed = 0;
-    to[0] = to[1] = NULL;
-    for (int i = 0; i < 2; i++) {
+    
+    for (int i = 0; i < BLOCKS; i++) {
+        to[i] = NULL;
         if (!want[i]) continue;
         if (!mine) {
             to[i] = block_new(want[i]);
@@ -58,15 +65,15 @@ static int scratch_take(void *to[2], size_t a, size_t b) {
     if (mine)
         pthread_mutex_unlock(&kept_owner);
     else
-        for (int i = 0; i < 2; i++) free(to[i]);
+        for (int i = 0; i < BLOCKS; i++) free(to[i]);
     return -1;
 }
 
-static void scratch_give(void *from[2], int mine) {
+static void scratch_give(void *from[BLOCKS], int mine) {
     if (mine)
         pthread_mutex_unlock(&kept_owner);
     else
-        for (int i = 0; i < 2; i++) free(from[i]);
+        for (int i = 0; i < BLOCKS; i++) free(from[i]);
 }
 
 /* ---- arguments ----------------------------------------------------------------------------------------- */
@@ -74,7 +81,7 @@ static void scratch_give(void *from[2], int mine) {
 #define AT(x) ((void *)(uintptr_t)(x))
 typedef unsigned long long addr;
 
-#define L2_BUDGET (700 * 1024)
+#define L2_BUDGET (1100 * 1024)
 
 /* As few tiles as the registers allow; more when a gathered tile then fits the second cache. */
 static int choose_tiles(int asked, int64_t batch, int lanes, int64_t features, size_t element) {
@@ -96,19 +103,21 @@ static int team_for(int64_t nnz, int64_t nvec) {
     return useful < threads ? (int)useful : threads;
 }
 
-static PyObject *run(linear_t *job, int dtype, region_fn fn, int64_t pack_a, int64_t pack_b) {
+static PyObject *run(linear_t *job, int dtype, region_fn fn, const int64_t packs[BLOCKS]) {
     size_t element = dtype ? sizeof(double) : sizeof(float);
     int lanes = isa->lanes[dtype];
     int64_t nvec = vectors(job->batch, lanes);
-    void *scratch[2];
+    void *scratch[BLOCKS];
+    size_t want[BLOCKS];
     int mine;
     Py_BEGIN_ALLOW_THREADS
-    job->tiles = choose_tiles(job->tiles, job->batch, lanes, pack_a, element);
-    mine = scratch_take(scratch, (size_t)packed_size(pack_a, job->batch, lanes) * element,
-                        (size_t)packed_size(pack_b, job->batch, lanes) * element);
+    job->tiles = choose_tiles(job->tiles, job->batch, lanes, packs[0] / job->plan.panels, element);
+    for (int i = 0; i < BLOCKS; i++) want[i] = (size_t)packed_size(packs[i], job->batch, lanes) * element;
+    mine = scratch_take(scratch, want);
     if (mine >= 0) {
         job->scratch_a = scratch[0];
         job->scratch_b = scratch[1];
+        job->scratch_c = scratch[2];
         pool_run(fn, job, team_for(job->plan.nnz, nvec));
         scratch_give(scratch, mine);
     }
@@ -117,62 +126,64 @@ static PyObject *run(linear_t *job, int dtype, region_fn fn, int64_t pack_a, int
     Py_RETURN_NONE;
 }
 
-/* forward(double, rows, cols, nnz, rowptr, col, batch, tiles, values, bias, x, x_sb, x_sf, y, y_sf) */
+/* forward(double, rows, cols, nnz, rowptr, col, batch, tiles, values, bias, x, x_sb, x_sf, y, y_sb, y_sf) */
 static PyObject *py_forward(PyObject *self, PyObject *args) {
     (void)self;
     int dtype, tiles;
-    long long rows, cols, nnz, batch, x_sb, x_sf, y_sf;
+    long long rows, cols, nnz, batch, x_sb, x_sf, y_sb, y_sf;
     addr rowptr, col, values, bias, x, y;
-    if (!PyArg_ParseTuple(args, "pLLLKKLiKKKLLKL", &dtype, &rows, &cols, &nnz, &rowptr, &col, &batch, &tiles,
-                          &values, &bias, &x, &x_sb, &x_sf, &y, &y_sf))
+    if (!PyArg_ParseTuple(args, "pLLLKKLiKKKLLKLL", &dtype, &rows, &cols, &nnz, &rowptr, &col, &batch, &tiles,
+                          &values, &bias, &x, &x_sb, &x_sf, &y, &y_sb, &y_sf))
         return NULL;
     linear_t job = {
-        .plan = {.rows = rows, .cols = cols, .nnz = nnz, .rowptr = AT(rowptr), .col = AT(col)},
+        .plan = {.rows = rows, .cols = cols, .nnz = nnz, .panels = 1, .rowptr = AT(rowptr), .col = AT(col)},
         .batch = batch,
         .tiles = tiles,
         .values = AT(values),
         .bias = AT(bias),
         .x = {AT(x), x_sb, x_sf},
-        .y = {AT(y), 1, y_sf},
+        .y = {AT(y), y_sb, y_sf},
     };
-    return run(&job, dtype, isa->forward[dtype], cols, 0);
+    return run(&job, dtype, isa->forward[dtype], (int64_t[BLOCKS]){cols, 0, 0});
 }
 
-/* backward(double, rows, cols, nnz, colptr, row, perm, batch, tiles, values, x, x_sb, x_sf, dy, dy_sb, dy_sf,
- *          dx, dx_sf, dvalues, dbias) */
+/* backward(double, rows, cols, nnz, panels, colptr, row, perm, batch, tiles, values, x, x_sb, x_sf, dy, dy_sb, dy_sf,
+ *          dx, dx_sb, dx_sf, dvalues, dbias) */
 static PyObject *py_backward(PyObject *self, PyObject *args) {
     (void)self;
     int dtype, tiles;
-    long long rows, cols, nnz, batch, x_sb, x_sf, dy_sb, dy_sf, dx_sf;
+    long long rows, cols, nnz, panels, batch, x_sb, x_sf, dy_sb, dy_sf, dx_sb, dx_sf;
     addr colptr, row, perm, values, x, dy, dx, dvalues, dbias;
-    if (!PyArg_ParseTuple(args, "pLLLKKKLiKKLLKLLKLKK", &dtype, &rows, &cols, &nnz, &colptr, &row, &perm,
-                          &batch, &tiles, &values, &x, &x_sb, &x_sf, &dy, &dy_sb, &dy_sf, &dx, &dx_sf,
+    if (!PyArg_ParseTuple(args, "pLLLLKKKLiKKLLKLLKLLKK", &dtype, &rows, &cols, &nnz, &panels, &colptr, &row, &perm,
+                          &batch, &tiles, &values, &x, &x_sb, &x_sf, &dy, &dy_sb, &dy_sf, &dx, &dx_sb, &dx_sf,
                           &dvalues, &dbias))
         return NULL;
     linear_t job = {
-        .plan = {.rows = rows, .cols = cols, .nnz = nnz, .colptr = AT(colptr), .row = AT(row), .perm = AT(perm)},
+        .plan = {.rows = rows, .cols = cols, .nnz = nnz, .panels = panels, .colptr = AT(colptr), .row = AT(row), .perm = AT(perm)},
         .batch = batch,
         .tiles = tiles,
         .values = AT(values),
         .x = {AT(x), x_sb, x_sf},
         .dy = {AT(dy), dy_sb, dy_sf},
-        .dx = {AT(dx), 1, dx_sf},
+        .dx = {AT(dx), dx_sb, dx_sf},
         .dvalues = AT(dvalues),
         .dbias = AT(dbias),
     };
-    return run(&job, dtype, isa->backward[dtype], rows, dvalues && x_sb != 1 ? cols : 0);
+    return run(&job, dtype, isa->backward[dtype],
+               (int64_t[BLOCKS]){rows, dvalues && x_sb != 1 ? cols : 0, dx && dx_sb != 1 ? cols : 0});
 }
 
-/* plan(index, nnz, rows, cols, rowptr, col, colptr, row, perm) -> bool */
+/* plan(index, nnz, rows, cols, panels, rowptr, col, colptr, row, perm) -> bool */
 static PyObject *py_plan(PyObject *self, PyObject *args) {
     (void)self;
-    long long nnz, rows, cols;
+    long long nnz, rows, cols, panels;
     addr index, rowptr, col, colptr, row, perm;
-    if (!PyArg_ParseTuple(args, "KLLLKKKKK", &index, &nnz, &rows, &cols, &rowptr, &col, &colptr, &row, &perm))
+    if (!PyArg_ParseTuple(args, "KLLLLKKKKK", &index, &nnz, &rows, &cols, &panels, &rowptr, &col, &colptr,
+                          &row, &perm))
         return NULL;
     int bad;
     Py_BEGIN_ALLOW_THREADS
-    bad = plan_build(AT(index), nnz, rows, cols, AT(rowptr), AT(col), AT(colptr), AT(row), AT(perm));
+    bad = plan_build(AT(index), nnz, rows, cols, panels, AT(rowptr), AT(col), AT(colptr), AT(row), AT(perm));
     Py_END_ALLOW_THREADS
     return PyBool_FromLong(bad == 0);
 }

@@ -1,6 +1,6 @@
 /* The kernels for one element type and one instruction set.
  *
- * The including file defines T (element), INT (integer as wide), VB (bytes of a vector), ISA (0 baseline,
+ * The including file defines T (element), INT (integer as wide), F32 (whether T is float), VB (bytes of a vector), ISA (0 baseline,
  * 1 AVX2, 2 AVX-512) and NAME(x) (x with a suffix).
  *
  * Activations are packed into tiles: the batch is cut into `tiles` runs of whole vectors, tile t holding the
@@ -26,13 +26,23 @@ typedef INT NAME(lanes) __attribute__((vector_size(4 * sizeof(T))));
 #define SHUFFLE4(a, b, i, j, k, l) __builtin_shuffle(a, b, (NAME(lanes)){i, j, k, l})
 #endif
 
+/* One load for two uses: the compiler would otherwise read memory twice. */
+#if ISA == 2
+#define IN_REGISTER(e) __asm__("" : "+v"(e))
+#else
+#define IN_REGISTER(e) ((void)0)
+#endif
+
 /* ---- loads, stores, sums ------------------------------------------------------------------------------ */
 
 /* The first n elements of a vector, zeros behind; no byte beyond them is touched. */
 INLINE vec NAME(load_part)(const T *from, int64_t n) {
 #if ISA == 2
-    return sizeof(T) == 4 ? (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), from)
-                          : (vec)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), from);
+#if F32
+    return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), from);
+#else
+    return (vec)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), from);
+#endif
 #else
     vec v = {0};
     for (int64_t i = 0; i < L - 1; i++)
@@ -43,10 +53,11 @@ INLINE vec NAME(load_part)(const T *from, int64_t n) {
 
 INLINE void NAME(store_part)(T *to, vec v, int64_t n) {
 #if ISA == 2
-    if (sizeof(T) == 4)
-        _mm512_mask_storeu_ps(to, (__mmask16)((1u << n) - 1), (__m512)v);
-    else
-        _mm512_mask_storeu_pd(to, (__mmask8)((1u << n) - 1), (__m512d)v);
+#if F32
+    _mm512_mask_storeu_ps(to, (__mmask16)((1u << n) - 1), (__m512)v);
+#else
+    _mm512_mask_storeu_pd(to, (__mmask8)((1u << n) - 1), (__m512d)v);
+#endif
 #else
     for (int64_t i = 0; i < L - 1; i++)
         if (i < n) to[i] = v[i];
@@ -88,6 +99,22 @@ INLINE quad NAME(sums)(quad a, quad b, quad c, quad d) {
     quad ab = SHUFFLE4(a, b, 0, 4, 1, 5) + SHUFFLE4(a, b, 2, 6, 3, 7);
     quad cd = SHUFFLE4(c, d, 0, 4, 1, 5) + SHUFFLE4(c, d, 2, 6, 3, 7);
     return SHUFFLE4(ab, cd, 0, 1, 4, 5) + SHUFFLE4(ab, cd, 2, 3, 6, 7);
+}
+
+INLINE quad NAME(dots)(vec a, vec b, vec c, vec d) {
+#if ISA == 2 && F32
+    __m512 ab = _mm512_add_ps(_mm512_shuffle_f32x4((__m512)a, (__m512)b, 0x44),
+                  _mm512_shuffle_f32x4((__m512)a, (__m512)b, 0xee));
+    __m512 cd = _mm512_add_ps(_mm512_shuffle_f32x4((__m512)c, (__m512)d, 0x44),
+                  _mm512_shuffle_f32x4((__m512)c, (__m512)d, 0xee));
+    __m512 s = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+    s = _mm512_add_ps(s, _mm512_permute_ps(s, 0x4e));
+    s = _mm512_add_ps(s, _mm512_permute_ps(s, 0xb1));
+    const __m512i every = _mm512_castsi128_si512(_mm_setr_epi32(0, 4, 8, 12));
+    return (quad)_mm512_castps512_ps128(_mm512_permutexvar_ps(every, s));
+#else
+    return NAME(sums)(NAME(fold)(a), NAME(fold)(b), NAME(fold)(c), NAME(fold)(d));
+#endif
 }
 
 INLINE T NAME(total)(vec v) {
@@ -221,6 +248,19 @@ static void NAME(forward_tile)(int nv, const plan_t *p, const T *values, const T
     }
 }
 
+/* The same for a batch-major y: a few rows at a time, transposed while they are in the first cache. */
+static void NAME(forward_transposed)(const linear_t *job, int64_t v0, int64_t v1, const T *x, int64_t n,
+                                     int64_t r0, int64_t r1) {
+    T rows[16 * WIDEST * VB / sizeof(T)] __attribute__((aligned(VB)));
+    const int64_t w = (v1 - v0) * L, step = job->y.batch_stride;
+    T *y = (T *)job->y.data + v0 * L * step;
+    for (int64_t r = r0; r < r1; r += 16) {
+        int64_t end = r + 16 < r1 ? r + 16 : r1;
+        NAME(forward_tile)(v1 - v0, &job->plan, job->values, job->bias, x, rows - r * w, w, w, r, end);
+        NAME(transpose)(rows, w, y + r, step, end - r, n);
+    }
+}
+
 static void NAME(forward)(void *arg, int tid, int team, barrier_t *meet) {
     const linear_t *job = arg;
     const plan_t *p = &job->plan;
@@ -232,23 +272,28 @@ static void NAME(forward)(void *arg, int tid, int team, barrier_t *meet) {
         x = job->scratch_a;
         pool_meet(meet);
     }
-    int64_t r0 = split(p->rowptr, p->rows, tid, team), r1 = split(p->rowptr, p->rows, tid + 1, team);
+    int64_t r0 = split(p->rowptr, p->rows, 1, tid, team), r1 = split(p->rowptr, p->rows, 1, tid + 1, team);
     for (int t = 0; t < job->tiles; t++) {
         int64_t v0 = part(nvec, t, job->tiles), v1 = part(nvec, t + 1, job->tiles), w = (v1 - v0) * L;
-        int64_t left = job->batch - v0 * L;
-        NAME(forward_tile)(v1 - v0, p, job->values, job->bias, x + NAME(place)(p->cols, 0, v0, v1),
-                           (T *)job->y.data + v0 * L, job->y.feature_stride, left < w ? left : w, r0, r1);
+        int64_t left = job->batch - v0 * L, n = left < w ? left : w;
+        const T *tile = x + NAME(place)(p->cols, 0, v0, v1);
+        if (job->y.batch_stride == 1)
+            NAME(forward_tile)(v1 - v0, p, job->values, job->bias, tile, (T *)job->y.data + v0 * L,
+                               job->y.feature_stride, n, r0, r1);
+        else
+            NAME(forward_transposed)(job, v0, v1, tile, n, r0, r1);
     }
 }
 
 /* ---- backward over columns: dx[c] += w[r, c] dy[r] and dw[r, c] = <dy[r], x[c]>, each dy[r] read once --- */
 
 typedef struct {
-    const plan_t *p;
+    const int64_t *colptr; /* of one panel */
+    const int32_t *row, *perm;
     const T *values, *x, *dy;
     T *dx, *dvalues;
-    int64_t x_stride, dx_stride, n;
-    int first; /* whether dvalues is written or added to */
+    int64_t x_stride, dx_stride, n, dx_n;
+    int first_tile, first_panel; /* whether dvalues, dx are written or added to */
 } NAME(columns_t);
 
 INLINE void NAME(keep)(T *to, T value, int first) { *to = first ? value : *to + value; }
@@ -256,13 +301,16 @@ INLINE void NAME(keep)(T *to, T value, int first) { *to = first ? value : *to + 
 INLINE void NAME(backward_columns)(const int nv, const int want_dx, const int want_dv,
                                    const NAME(columns_t) * a, int64_t c0, int64_t c1) {
     const int64_t w = nv * L;
-    const int32_t *row = a->p->row, *perm = a->p->perm;
+    const int32_t *row = a->row, *perm = a->perm;
     for (int64_t c = c0; c < c1; c++) {
         vec x[WIDEST], dx[WIDEST];
         if (want_dv) NAME(load)(x, a->x + c * a->x_stride, nv, a->n);
+        if (want_dx && !a->first_panel)
+            NAME(load)(dx, a->dx + c * a->dx_stride, nv, a->dx_n);
+        else
 #pragma GCC unroll 8
-        for (int i = 0; i < nv; i++) dx[i] = (vec){0};
-        int64_t k = a->p->colptr[c], end = a->p->colptr[c + 1];
+            for (int i = 0; i < nv; i++) dx[i] = (vec){0};
+        int64_t k = a->colptr[c], end = a->colptr[c + 1];
         for (; k + 4 <= end; k += 4) {
             const vec *dy[4];
             T v[4];
@@ -275,17 +323,19 @@ INLINE void NAME(backward_columns)(const int nv, const int want_dx, const int wa
             }
 #pragma GCC unroll 4
             for (int u = 0; u < 4; u++) {
+                vec e[WIDEST];
 #pragma GCC unroll 8
                 for (int i = 0; i < nv; i++) {
-                    vec e = dy[u][i];
-                    if (want_dv) d[u] += e * x[i];
-                    if (want_dx) dx[i] += v[u] * e;
+                    e[i] = dy[u][i];
+                    IN_REGISTER(e[i]);
+                    if (want_dv) d[u] += e[i] * x[i];
+                    if (want_dx) dx[i] += v[u] * e[i];
                 }
             }
             if (want_dv) {
-                quad s = NAME(sums)(NAME(fold)(d[0]), NAME(fold)(d[1]), NAME(fold)(d[2]), NAME(fold)(d[3]));
+                quad s = NAME(dots)(d[0], d[1], d[2], d[3]);
 #pragma GCC unroll 4
-                for (int u = 0; u < 4; u++) NAME(keep)(a->dvalues + perm[k + u], s[u], a->first);
+                for (int u = 0; u < 4; u++) NAME(keep)(a->dvalues + perm[k + u], s[u], a->first_tile);
             }
         }
         for (; k < end; k++) {
@@ -298,9 +348,9 @@ INLINE void NAME(backward_columns)(const int nv, const int want_dx, const int wa
                 if (want_dv) d += e * x[i];
                 if (want_dx) dx[i] += v * e;
             }
-            if (want_dv) NAME(keep)(a->dvalues + perm[k], NAME(total)(d), a->first);
+            if (want_dv) NAME(keep)(a->dvalues + perm[k], NAME(total)(d), a->first_tile);
         }
-        if (want_dx) NAME(store)(a->dx + c * a->dx_stride, dx, nv, a->n);
+        if (want_dx) NAME(store)(a->dx + c * a->dx_stride, dx, nv, a->dx_n);
     }
 }
 
@@ -329,7 +379,8 @@ static void NAME(backward)(void *arg, int tid, int team, barrier_t *meet) {
     int64_t r0 = part(p->rows, tid, team), r1 = part(p->rows, tid + 1, team);
     const T *dy = job->dy.data, *x = job->x.data;
     int64_t x_row = job->x.feature_stride;
-    int repack = job->dvalues && job->x.batch_stride != 1;
+    int repack = job->dvalues && job->x.batch_stride != 1, unpack = job->dx.batch_stride != 1;
+    T *packed_dx = job->scratch_c;
     if (!NAME(is_packed)(job->dy, batch, job->tiles)) {
         NAME(pack)(job->dy, p->rows, batch, job->tiles, job->scratch_a, r0, r1);
         dy = job->scratch_a;
@@ -342,23 +393,38 @@ static void NAME(backward)(void *arg, int tid, int team, barrier_t *meet) {
     }
     if (!job->dx.data && !job->dvalues) return;
     pool_meet(meet);
-    int64_t c0 = split(p->colptr, p->cols, tid, team), c1 = split(p->colptr, p->cols, tid + 1, team);
-    for (int t = 0; t < job->tiles; t++) {
+    int64_t c0 = split(p->colptr, p->cols, p->panels, tid, team);
+    int64_t c1 = split(p->colptr, p->cols, p->panels, tid + 1, team);
+    for (int64_t step = 0; step < p->panels * job->tiles; step++) {
+        int64_t panel = step / job->tiles, t = step % job->tiles;
         int64_t v0 = part(nvec, t, job->tiles), v1 = part(nvec, t + 1, job->tiles), w = (v1 - v0) * L;
         int64_t left = batch - v0 * L;
         NAME(columns_t) a = {
-            .p = p,
+            .colptr = p->colptr + panel * p->cols,
+            .row = p->row,
+            .perm = p->perm,
             .values = job->values,
             .x = x ? (repack ? x + NAME(place)(p->cols, 0, v0, v1) : x + v0 * L) : NULL,
             .x_stride = repack ? w : x_row,
             .dy = dy + NAME(place)(p->rows, 0, v0, v1),
-            .dx = job->dx.data ? (T *)job->dx.data + v0 * L : NULL,
-            .dx_stride = job->dx.feature_stride,
+            .dx = !job->dx.data ? NULL : unpack ? packed_dx + NAME(place)(p->cols, 0, v0, v1)
+                                                : (T *)job->dx.data + v0 * L,
+            .dx_stride = unpack ? w : job->dx.feature_stride,
             .dvalues = job->dvalues,
             .n = left < w ? left : w,
-            .first = t == 0,
+            .dx_n = unpack || left > w ? w : left,
+            .first_tile = t == 0,
+            .first_panel = panel == 0,
         };
         NAME(backward_tile)(v1 - v0, &a, c0, c1);
+    }
+    if (!job->dx.data || !unpack) return;
+    for (int t = 0; t < job->tiles; t++) {
+        int64_t v0 = part(nvec, t, job->tiles), v1 = part(nvec, t + 1, job->tiles), w = (v1 - v0) * L;
+        int64_t left = batch - v0 * L;
+        NAME(transpose)(packed_dx + NAME(place)(p->cols, c0, v0, v1), w,
+                        (T *)job->dx.data + v0 * L * job->dx.batch_stride + c0, job->dx.batch_stride, c1 - c0,
+                        left < w ? left : w);
     }
 }
 
@@ -366,5 +432,6 @@ static void NAME(backward)(void *arg, int tid, int team, barrier_t *meet) {
 #undef uvec
 #undef quad
 #undef SHUFFLE4
+#undef IN_REGISTER
 #undef L
 #undef INLINE
