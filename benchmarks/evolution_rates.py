@@ -64,12 +64,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the table here, too")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    rows = {
-        method: [figures(method, seed, args) for seed in range(args.seeds)] for method in METHODS
-    }
+    rows = {method: [figures(method, seed, args) for seed in range(args.seeds)] for method in METHODS}
     table = {method: summary(runs) for method, runs in rows.items()}
     print(f"\n{MODEL} on {args.data}, {args.epochs} epochs, {args.seeds} seeds; accuracy in % (last epoch)")
-    print(f"{'method':8} {'parameters':>10} {'compression':>11} {'accuracy':>9} {'+-':>6} {'to dense':>9} {'best':>7}")
+    print(
+        f"{'method':8} {'parameters':>10} {'compression':>11} {'accuracy':>9} {'+-':>6} {'to dense':>9} {'best':>7}"
+    )
     for method, row in table.items():
         gain = row["accuracy"] - table["dense"]["accuracy"]
         print(
@@ -82,15 +82,15 @@ def main() -> None:
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean and spread over seeds of the last epoch's test accuracy, in %."""
-    last = [100 * run["final"]["test_accuracy"] for run in runs]
-    best = [100 * max(row["test_accuracy"] for row in run["epochs"]) for run in runs]
+    last = [100 * run["history"][-1]["test_accuracy"] for run in runs]
+    best = [100 * max(row["test_accuracy"] for row in run["history"]) for run in runs]
     return {
-        "parameters": runs[0]["parameters"],
-        "compression": runs[0]["compression"],
+        "parameters": runs[0]["network"]["parameters"],
+        "compression": runs[0]["network"]["compression"],
         "accuracy": statistics.fmean(last),
         "spread": statistics.stdev(last) if len(last) > 1 else 0.0,
         "best": statistics.fmean(best),
-        "seconds_per_epoch": statistics.median(row["seconds"] for run in runs for row in run["epochs"]),
+        "seconds_per_epoch": statistics.median(row["seconds"] for run in runs for row in run["history"]),
     }
 
 
