@@ -62,13 +62,3 @@ def test_errors() -> None:
         family.random(network())
     with pytest.raises(InputError, match="did you mean 'magnitude'"):
         family.by_name("magnitud")
-
-
-def test_probe_says_what_is_missing() -> None:
-    with pytest.raises(InputError, match="snip needs a loss"):
-        Probe().require_loss("snip")
-    with pytest.raises(InputError, match="snip needs at least one batch"):
-        Probe().require_batches("snip")
-    probe = Probe(loss=nn.functional.cross_entropy, batches=[(torch.zeros(1), torch.zeros(1))])
-    assert probe.require_loss("snip") is nn.functional.cross_entropy
-    assert len(probe.require_batches("snip")) == 1

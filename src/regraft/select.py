@@ -271,8 +271,6 @@ def _checked(scores: Tensor, name: str) -> Tensor:
     scores = scores.detach()
     if scores.dtype == torch.bool:
         return scores.to(torch.uint8)
-    if scores.dtype in (torch.float16, torch.bfloat16):
-        scores = scores.float()
     if scores.is_floating_point() and bool(scores.isnan().any()):
         count = int(scores.isnan().sum())
         raise InputError(
@@ -288,12 +286,9 @@ def _candidates(vector: Tensor, name: str) -> int:
 
 
 def _flatten(scores: Scores) -> Tensor:
-    """All vectors in one; of one type on the first one's device."""
+    """All vectors in one, on the first one's device."""
     vectors = [_checked(v, f"'{n}'") for n, v in scores.items()]
-    if not vectors:
-        return torch.empty(0)
-    mixed = len({v.dtype for v in vectors}) > 1
-    return torch.cat([v.to(vectors[0].device, torch.float64 if mixed else v.dtype) for v in vectors])
+    return torch.cat([v.to(vectors[0].device) for v in vectors]) if vectors else torch.empty(0)
 
 
 def _same_names(scores: Scores, other: Mapping[str, object], what: str) -> None:

@@ -52,7 +52,8 @@ class Grow(Protocol):
     """``(weight, survivors, k, context) -> Growth`` of k connections at positions outside ``survivors``.
 
     ``survivors`` [m] are the sorted positions that stay after dropping; ``weight`` is as it was before, so a
-    rule can see what was dropped. A just-dropped position may be grown again and then starts fresh.
+    rule can see what was dropped. A just-dropped position may be grown again and then starts fresh. Rules are
+    called without recording gradients: one that needs them opens ``torch.enable_grad()``.
     """
 
     def __call__(self, weight: SparseWeight, survivors: Tensor, k: int, context: Context) -> Growth: ...

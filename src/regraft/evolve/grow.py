@@ -83,6 +83,8 @@ class RandomGrowth:
     Attributes:
         init: initial values: ``"zeros"``, ``"fan_in"`` (uniform +-1/sqrt(mean active fan-in)),
             ``"dense_fan_in"`` (uniform +-1/sqrt(dense fan-in)), or a function ``(weight, index, context)``.
+            Zeros do well where the layer started at the scale of its sparse fan-in (``sparsify(...,
+            init="rescale")``); where it kept a dense layer's small initial values, ``"fan_in"`` does better.
 
     >>> w = SparseWeight((2, 2), torch.tensor([0, 1]), torch.ones(2))
     >>> grown = RandomGrowth()(w, torch.tensor([1]), 1, Context("w", torch.Generator().manual_seed(0)))
