@@ -1,4 +1,4 @@
-"""Dense, SET, LDV, OSV and EXD on Fashion-MNIST: the accuracy table of thesis 3's first experiment, shortened.
+"""Dense, SET, LDV, OSV and EXD on Fashion-MNIST: thesis 3's first experiment, shortened.
 
 Each run is one `regraft train` command, printed as it starts, so that a line of the table can be had alone:
 
@@ -68,7 +68,8 @@ def main() -> None:
     table = {method: summary(runs) for method, runs in rows.items()}
     print(f"\n{MODEL} on {args.data}, {args.epochs} epochs, {args.seeds} seeds; accuracy in % (last epoch)")
     print(
-        f"{'method':8} {'parameters':>10} {'compression':>11} {'accuracy':>9} {'+-':>6} {'to dense':>9} {'best':>7}"
+        f"{'method':8} {'parameters':>10} {'compression':>11} {'accuracy':>9} {'+-':>6} "
+        f"{'to dense':>9} {'best':>7}"
     )
     for method, row in table.items():
         gain = row["accuracy"] - table["dense"]["accuracy"]
