@@ -46,8 +46,8 @@ def command(
 ) -> None:  # fmt: skip
     """Accuracy and loss of NETWORK on the test samples.
 
-    Without --data, and with the name of the set that it was trained on, the other choices of samples are those
-    of its training too, as far as no option says otherwise.
+    Without --data, and with the name of the set that it was trained on, the other choices of samples are
+    those of its training too, as far as no option says otherwise.
     """
     check_output(json_path)
     where = choose_device(device, threads)
@@ -61,9 +61,10 @@ def command(
     data = dataset.load(data_dir, download)
     figures: dict[str, Any] = dict(measure.evaluate(model, data.test, batch_size, loss))
     if per_class_accuracy:
+        parts = zip(data.class_names, measure.by_class(data.test, data.classes), strict=True)
         figures["per_class"] = {
             label: measure.evaluate(model, part, batch_size, loss)["accuracy"]
-            for label, part in zip(data.class_names, measure.by_class(data.test, data.classes), strict=True)
+            for label, part in parts
             if part is not None
         }
     screen = console(json_path)

@@ -49,17 +49,16 @@ def command(
     recipe = make_recipe(choices)
     where = choose_device(device, threads)
     resume_from = _find_checkpoint(checkpoint_dir, resume)
-    dataset = Dataset(name, parse_classes(classes), per_class, test_per_class, data_seed)
-    data = dataset.load(data_dir, download)
-    model = build_model(recipe, data)
-    screen = console(json_path)
-    at_start = measure.inspect(model, data.input_shape)
-    describe_model(screen, recipe.model, at_start, data)
     callbacks: list[Callback] = []
     if checkpoint_dir is not None:
         callbacks.append(Checkpoint(checkpoint_dir, every_steps=checkpoint_steps))
     if tensorboard is not None:
         callbacks.append(TensorBoard(tensorboard))
+    dataset = Dataset(name, parse_classes(classes), per_class, test_per_class, data_seed)
+    data = dataset.load(data_dir, download)
+    model = build_model(recipe, data)
+    screen = console(json_path)
+    describe_model(screen, recipe.model, measure.inspect(model, data.input_shape), data)
     batch = recipe.batch_size or len(data.train)
     steps = recipe.epochs * -(-len(data.train) // batch)
     try:
@@ -118,7 +117,7 @@ def choose_device(device: str, threads: int | None) -> torch.device:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
+        reason = str(error).strip().split("\n")[0].split(":")[0][:80].rstrip(".")
         raise InputError(
             f"--device {device!r} cannot be used here ({reason}): try cpu, cuda or cuda:0"
         ) from error

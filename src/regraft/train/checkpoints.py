@@ -58,6 +58,8 @@ class Checkpoint(Callback):
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileError(f"cannot make the folder '{folder}': {error.strerror or error}") from error
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise FileError(f"cannot write checkpoints: no permission to write in the folder '{folder}'")
 
     def on_start(self, run: Run) -> None:
         if self.path.exists() and run.step:

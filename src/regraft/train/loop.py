@@ -77,7 +77,9 @@ def fit(
         MismatchError: the data does not fit the model, or the checkpoint is of another run.
         FileError: the checkpoint cannot be read.
     """
-    _check(epochs, scheduler_every)
+    check_epochs(epochs)
+    if scheduler_every not in ("epoch", "step"):
+        raise InputError(f"scheduler_every is {scheduler_every!r}, but must be 'epoch' or 'step'")
     loss_function = losses.by_name(loss) if isinstance(loss, str) else loss
     device = next(model.parameters()).device
     data = data.to(device)
@@ -113,11 +115,10 @@ def _name(loss: str | Loss) -> str:
     return loss if isinstance(loss, str) else getattr(loss, "__qualname__", None) or repr(loss)
 
 
-def _check(epochs: int, scheduler_every: str) -> None:
+def check_epochs(epochs: int) -> None:
+    """Raise InputError unless ``epochs`` is a whole number of 1 or more."""
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
         raise InputError(f"epochs is {epochs!r}, but must be a whole number of 1 or more")
-    if scheduler_every not in ("epoch", "step"):
-        raise InputError(f"scheduler_every is {scheduler_every!r}, but must be 'epoch' or 'step'")
 
 
 @contextmanager

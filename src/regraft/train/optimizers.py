@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from regraft.errors import InputError, unknown
 from regraft.schedules import Progress, Schedule
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
+
+_WITH_MOMENTUM = ("sgd", "rmsprop")
 
 SCHEDULES = ("constant", "linear", "cosine", "step", "exponential")
 
@@ -42,6 +45,22 @@ def optimizer_by_name(
     Raises:
         InputError: unknown name, a value out of range, or nothing to train.
     """
+    check_optimizer(name, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    trained = [p for p in parameters if p.requires_grad]
+    if not trained:
+        raise InputError("the model has no parameter that trains: set requires_grad on some")
+    options: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
+    if name in _WITH_MOMENTUM:
+        options["momentum"] = momentum
+    classes: dict[str, Callable[..., Optimizer]] = {
+        "sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW,
+        "rmsprop": torch.optim.RMSprop, "adagrad": torch.optim.Adagrad,
+    }  # fmt: skip
+    return classes[name](trained, **options)
+
+
+def check_optimizer(name: str, *, lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
+    """Raise InputError unless ``optimizer_by_name`` would take these."""
     if name not in OPTIMIZERS:
         raise unknown("optimizer", name, OPTIMIZERS)
     if not 0.0 < lr < float("inf"):
@@ -50,19 +69,8 @@ def optimizer_by_name(
         raise InputError(f"momentum is {momentum!r}, but must be in [0, 1); 0.9 is usual")
     if not 0.0 <= weight_decay < float("inf"):
         raise InputError(f"weight decay is {weight_decay!r}, but must be 0 or more; 0.0005 is usual")
-    trained = [p for p in parameters if p.requires_grad]
-    if not trained:
-        raise InputError("the model has no parameter that trains: set requires_grad on some")
-    options: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
-    if name in ("sgd", "rmsprop"):
-        options["momentum"] = momentum
-    elif momentum:
+    if momentum and name not in _WITH_MOMENTUM:
         raise InputError(f"momentum goes with sgd and rmsprop, not with {name}: leave it at 0")
-    classes: dict[str, Callable[..., Optimizer]] = {
-        "sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW,
-        "rmsprop": torch.optim.RMSprop, "adagrad": torch.optim.Adagrad,
-    }  # fmt: skip
-    return classes[name](trained, **options)
 
 
 def schedule_by_name(text: str, optimizer: Optimizer, epochs: int) -> LRScheduler:
@@ -164,8 +172,8 @@ def _torch_scheduler(name: str, optimizer: Optimizer, options: dict[str, Any]) -
     }  # fmt: skip
     if name not in known:
         raise unknown("learning rate schedule", name, (*SCHEDULES, *known))
-    made = call_with(lambda **kw: known[name](optimizer, **kw), options, f"learning rate schedule '{name}'")
-    assert isinstance(made, LRScheduler)
+    bound = partial(known[name], optimizer)
+    made: LRScheduler = call_with(bound, options, f"learning rate schedule '{name}'")
     return made
 
 
@@ -175,6 +183,15 @@ def call_with(function: Callable[..., Any], options: dict[str, Any], what: str) 
     Raises:
         InputError: as said.
     """
+    known = inspect.signature(function).parameters
+    needed = [n for n, p in known.items() if p.default is p.empty and n not in options]
+    for key in options:
+        if key not in known:
+            raise unknown(f"option of the {what}", key, known)
+    if needed:
+        raise InputError(
+            f"the {what} needs {' and '.join(needed)}: write {what.split()[-1][1:-1]}:{needed[0]}=..."
+        )
     try:
         return function(**options)
     except InputError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -14,11 +14,12 @@ from torch import nn
 from regraft import evolve, losses, models
 from regraft.data import Data
 from regraft.errors import InputError, unknown
-from regraft.evolve import METHODS, Evolve, RowNormalise
+from regraft.evolve import METHODS, Evolve, RandomGrowth, RowNormalise
 from regraft.layers import sparsify
+from regraft.schedules import Schedule
 from regraft.train import optimizers, seeds
 from regraft.train.callbacks import AfterStep, EarlyStopping, StopAfterAccuracy
-from regraft.train.loop import fit
+from regraft.train.loop import check_epochs, fit
 from regraft.train.run import Callback, History
 
 
@@ -89,8 +90,31 @@ class Recipe:
             raise unknown("evolution method", self.evolve, (*METHODS, "none"))
         if self.dense and self.evolves:
             raise InputError(f"a dense network has no topology to evolve, but evolve is {self.evolve!r}")
+        if self.normalise_rows and self.dense:
+            raise InputError("normalise_rows scales the rows of sparse weights, but the network is dense")
         if self.batch_size is not None and self.batch_size < 1:
             raise InputError(f"batch_size is {self.batch_size!r}, but must be 1 or more")
+        if self.restore_best and self.patience is None:
+            raise InputError("restore_best goes with early stopping: give a patience too")
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """Raise InputError now, not after the data has been read."""
+        check_epochs(self.epochs)
+        losses.by_name(self.loss, self.label_smoothing)
+        steps_between(self.evolve_every, 1)
+        RandomGrowth(self.grow_init)
+        rate_of(self)
+        options = self.resolved()
+        optimizers.check_optimizer(
+            self.optimizer, lr=options["lr"], momentum=options["momentum"], weight_decay=self.weight_decay
+        )
+        shadow = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=options["lr"], momentum=0.9)
+        optimizers.schedule_by_name(self.lr_schedule, shadow, self.epochs)
+        if self.patience is not None:
+            EarlyStopping(self.patience)
+        if self.stop_accuracy is not None:
+            StopAfterAccuracy(self.stop_accuracy, self.stop_extra)
 
     @property
     def evolves(self) -> bool:
@@ -101,14 +125,13 @@ class Recipe:
         """All choices with the defaults that depend on others filled in; plain JSON values."""
         sgd = self.optimizer == "sgd"
         bare = not self.dense and self.density is None and self.epsilon is None
-        filled = replace(
-            self,
-            epsilon=20.0 if bare else self.epsilon,
-            evolve=self.evolve or ("set" if self.evolves else "none"),
-            lr=(0.01 if sgd else 0.001) if self.lr is None else self.lr,
-            momentum=(0.9 if sgd else 0.0) if self.momentum is None else self.momentum,
-        )
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(filled).items()}
+        filled = asdict(self) | {
+            "epsilon": 20.0 if bare else self.epsilon,
+            "evolve": self.evolve or ("set" if self.evolves else "none"),
+            "lr": (0.01 if sgd else 0.001) if self.lr is None else self.lr,
+            "momentum": (0.9 if sgd else 0.0) if self.momentum is None else self.momentum,
+        }
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in filled.items()}
 
 
 @dataclass(frozen=True)
@@ -198,17 +221,28 @@ def _evolver(
 ) -> Evolve | None:
     if not recipe.evolves:
         return None
-    method = recipe.evolve or "set"
-    name = recipe.rate or ("constant" if recipe.zeta is not None else None)
-    rate = None if name is None else optimizers.rate_by_name(name, recipe.zeta)
     return evolve.method(
-        method,
-        rate=rate,
+        recipe.evolve or "set",
+        rate=rate_of(recipe),
         init=recipe.grow_init,
         every=steps_between(recipe.evolve_every, epoch_steps),
         total=(recipe.epochs - 1) * epoch_steps + 1,  # the last epoch is quiet (Mocanu et al. 2018)
         generator=seeds.stream(recipe.seed, "evolve"),
     ).attach(model, optimizer)
+
+
+def rate_of(recipe: Recipe) -> Schedule | None:
+    """The recipe's evolution rate; None for the method's own.
+
+    Raises:
+        InputError: unknown name or option, or zeta out of [0, 1].
+    """
+    if recipe.zeta is not None and not 0.0 <= recipe.zeta <= 1.0:
+        raise InputError(
+            f"zeta is {recipe.zeta!r}, but must be in [0, 1]: 0.3 replaces 30 % of the connections"
+        )
+    name = recipe.rate or ("constant" if recipe.zeta is not None else None)
+    return None if name is None else optimizers.rate_by_name(name, recipe.zeta)
 
 
 def steps_between(every: str, epoch_steps: int) -> int:
