@@ -1,7 +1,19 @@
-"""Sparse neural networks that evolve and merge."""
+"""Sparse neural networks that evolve while they train and merge into one.
+
+>>> import torch, regraft
+>>> model = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
+>>> model = regraft.sparsify(model, density=0.2, generator=torch.Generator().manual_seed(0))
+>>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+>>> evolver = regraft.Evolve(rate=regraft.ExponentialDecay(0.3, 0.01), every=100).attach(model, optimizer)
+>>> merged = regraft.merge([model, model], weights="magnitude", biases="average", density="keep")
+>>> regraft.Topology.of(merged) == regraft.Topology.of(model)
+True
+"""
 
 from regraft.allocate import ErdosRenyi, erdos_renyi, erdos_renyi_kernel, uniform
+from regraft.checkpoint import load, save
 from regraft.errors import RegraftError
+from regraft.evolve import Evolve, RandomGrowth, RowNormalise, set_topology
 from regraft.layers import (
     SparseConv1d,
     SparseConv2d,
@@ -10,23 +22,48 @@ from regraft.layers import (
     densify,
     sparsify,
 )
+from regraft.merging import Merger, merge, merge_files, resparsify
+from regraft.schedules import (
+    Constant,
+    Cosine,
+    Exponential,
+    ExponentialDecay,
+    LinearDecreasing,
+    Oscillating,
+)
 from regraft.topology import Topology
+from regraft.version import __version__
 from regraft.weight import SparseWeight
 
-__version__ = "0.1.0"
-
 __all__ = [
+    "Constant",
+    "Cosine",
     "ErdosRenyi",
+    "Evolve",
+    "Exponential",
+    "ExponentialDecay",
+    "LinearDecreasing",
+    "Merger",
+    "Oscillating",
+    "RandomGrowth",
     "RegraftError",
+    "RowNormalise",
     "SparseConv1d",
     "SparseConv2d",
     "SparseConv3d",
     "SparseLinear",
     "SparseWeight",
     "Topology",
+    "__version__",
     "densify",
     "erdos_renyi",
     "erdos_renyi_kernel",
+    "load",
+    "merge",
+    "merge_files",
+    "resparsify",
+    "save",
+    "set_topology",
     "sparsify",
     "uniform",
 ]

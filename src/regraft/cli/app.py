@@ -7,8 +7,8 @@ import sys
 
 import click
 
-from regraft import __version__
 from regraft.errors import RegraftError, suggest
+from regraft.version import __version__
 
 COMMANDS = {
     "train": "regraft.cli.train",

@@ -114,7 +114,7 @@ class Writer:
         return "\n".join(parts)
 
     def _head(self) -> str:
-        from regraft import __version__  # here, because regraft/__init__ may import this module
+        from regraft.version import __version__
 
         inputs, outputs = math.prod(self.program.input_shape), math.prod(self.program.output_shape)
         uses_exp = any("expf" in text for text in self.functions.values())

@@ -1,0 +1,24 @@
+"""Merging networks of one architecture and different topologies into one of the same sparsity.
+
+The package is called ``merging`` so that ``regraft.merge`` can be the function.
+"""
+
+from regraft.merging.api import MergedLayer, merge, merge_files
+from regraft.merging.combine import RULES, Combine, addition, average, magnitude, nothing, random
+from regraft.merging.merger import Merger
+from regraft.merging.resparsify import resparsify
+
+__all__ = [
+    "RULES",
+    "Combine",
+    "MergedLayer",
+    "Merger",
+    "addition",
+    "average",
+    "magnitude",
+    "merge",
+    "merge_files",
+    "nothing",
+    "random",
+    "resparsify",
+]
