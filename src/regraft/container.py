@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeGuard
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -149,15 +150,16 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
 
 def read_elements(file: IO[bytes], entry: Entry, start: int, stop: int) -> Tensor | None:
     """Elements ``[start, stop)`` of a flattened tensor; None where the file ends before them."""
-    flat = torch.empty(stop - start, dtype=entry.dtype)
-    view = flat.view(torch.uint8).numpy().data
-    file.seek(entry.start + start * entry.dtype.itemsize)
-    while len(view):
-        got = file.readinto(view)  # type: ignore[attr-defined]
+    width = entry.dtype.itemsize
+    raw = np.empty((stop - start) * width, dtype=np.uint8)
+    file.seek(entry.start + start * width)
+    done = 0
+    while done < raw.nbytes:
+        got = file.readinto(raw[done:])  # type: ignore[attr-defined]
         if not got:
             return None
-        view = view[got:]
-    return flat
+        done += got
+    return torch.from_numpy(raw).view(entry.dtype) if raw.nbytes else torch.empty(0, dtype=entry.dtype)
 
 
 def corrupt(path: PathLike, why: str) -> FileError:

@@ -82,7 +82,7 @@ class Header:
 
 def versions() -> dict[str, str]:
     """Versions of regraft, torch and Python, for files and reports."""
-    from regraft import __version__  # here, because regraft/__init__ imports this module
+    from regraft.version import __version__
 
     return {"regraft": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
 
@@ -252,7 +252,8 @@ class NetworkFile:
         except BaseException:
             self.close()
             raise
-        self._owner = {f"{name}.index": name for name in self.header.shapes}
+        self._numel = {name: entry.numel for name, entry in self.entries.items()}
+        self._sizes = {f"{name}.index": positions.numel(s) for name, s in self.header.shapes.items()}
 
     def _open(self) -> IO[bytes]:
         if self._file is None:
@@ -292,7 +293,7 @@ class NetworkFile:
 
     def is_index(self, name: str) -> bool:
         """Whether the tensor holds the positions of a sparse weight."""
-        return name in self._owner
+        return name in self._sizes
 
     def read(self, name: str) -> Tensor:
         """A whole tensor, checked, in its own shape and type."""
@@ -310,14 +311,16 @@ class NetworkFile:
                 NaN or infinite.
         """
         entry = self.entries[name]
-        if not 0 <= start <= stop <= entry.numel:
-            raise InputError(f"cannot read [{start}, {stop}) of '{name}', which has {entry.numel} elements")
-        before = 1 if name in self._owner and start > 0 else 0
+        if not 0 <= start <= stop <= self._numel[name]:
+            raise InputError(
+                f"cannot read [{start}, {stop}) of '{name}', which has {self._numel[name]} elements"
+            )
+        size = self._sizes.get(name)
+        before = 1 if size is not None and start > 0 else 0
         flat = container.read_elements(self._open(), entry, start - before, stop)
         if flat is None:
             raise container.truncated(self.path, f"it ends within '{name}'")
-        if name in self._owner:
-            size = positions.numel(self.shapes[self._owner[name]])
+        if size is not None:
             if not _is_increasing(flat, size):
                 raise container.corrupt(self.path, _fault(flat, size, name))
         elif self._finite and not _is_finite(flat):

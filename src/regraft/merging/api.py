@@ -159,6 +159,16 @@ def merge_files(
     Returns:
         counts of each sparse weight.
 
+    >>> import tempfile
+    >>> from regraft import save, sparsify
+    >>> a, b = (sparsify(nn.Sequential(nn.Linear(20, 10)), density=0.1) for _ in range(2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paths = [f"{folder}/a.safetensors", f"{folder}/b.safetensors"]
+    ...     save(a, paths[0]); save(b, paths[1])
+    ...     layers = merge_files(paths, f"{folder}/m.safetensors", weights="average")
+    >>> [(layer.name, layer.parents, layer.kept) for layer in layers]
+    [('0.weight', (20, 20), 20)]
+
     Raises:
         InputError, MismatchError, FileError: as ``merge``.
     """

@@ -7,7 +7,7 @@ far apart, a block ends where the first network's buffer ends, and is addressed 
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -129,34 +129,47 @@ def _by_range(
 ) -> Iterator[Piece]:
     """Blocks of ``width`` positions, each addressed by position - start."""
     width = min(width, layer.size)
-    edges = torch.arange(0, layer.size + width, max(width, 1)).clamp_(max=layer.size)
-    bounds = [_bounds(network, layer, edges) for network in networks]
+    readers = [_Reader(network, layer) for network in networks]
     slots = _slots(rule, over, width, len(networks))
-    for b, (start, stop) in enumerate(itertools.pairwise(edges.tolist())):
+    for start in range(0, layer.size, max(width, 1)):
+        stop = min(start + width, layer.size)
         slots.clear()
-        for i, network in enumerate(networks):
-            inside = bounds[i]
-            if inside is None:
-                values = network.values(layer.name, start, stop)
-                slots.add(i, slice(0, stop - start), values, _draw(bases[i], None, start, stop))
-            elif inside[b] < inside[b + 1]:
-                index = network.index(layer.name, inside[b], inside[b + 1])
-                values = network.values(layer.name, inside[b], inside[b + 1])
-                slots.add(i, index - start, values, _draw(bases[i], index, start, stop))
+        for i, reader in enumerate(readers):
+            index, values = reader.take(start, stop)
+            at = slice(0, stop - start) if index is None else index - start
+            slots.add(i, at, values, _draw(bases[i], index, start, stop))
             _release(networks, i)
         yield from _pieces(layer, rule, slots, stop - start, start)
 
 
-def _bounds(network: Network, layer: Layer, edges: Tensor) -> list[int] | None:
-    """How many entries of a network lie below each edge; None where it is dense."""
-    part = network.parts[layer.name]
-    if not part.sparse:
-        return None
-    below = torch.zeros_like(edges)
-    for at in range(0, part.stored, BLOCK):
-        index = network.index(layer.name, at, min(at + BLOCK, part.stored))
-        below += torch.searchsorted(index, edges)
-    return below.tolist()
+class _Reader:
+    """Reads the entries of one part of one network, range by range of positions.
+
+    It keeps nothing between ranges: it reads as many entries as the range probably has, and a few more, which
+    it reads again for the next range.
+    """
+
+    def __init__(self, network: Network, layer: Layer) -> None:
+        part = network.parts[layer.name]
+        self._network, self._name, self._size = network, layer.name, layer.size
+        self._stored, self._sparse, self._at = part.stored, part.sparse, 0
+
+    def take(self, start: int, stop: int) -> tuple[Tensor | None, Tensor]:
+        """The next entries, at positions in ``[start, stop)``: positions, None where all are there, and values."""
+        if not self._sparse:
+            return None, self._network.values(self._name, start, stop)
+        left = self._stored - self._at
+        mean = left * (stop - start) / (self._size - start)
+        wanted = min(left, int(mean + 3 * math.sqrt(mean)) + 16)
+        while True:
+            index = self._network.index(self._name, self._at, self._at + wanted)
+            n = int(torch.searchsorted(index, stop))
+            if n < wanted or wanted == left:
+                break
+            wanted = min(left, 2 * wanted)
+        values = self._network.values(self._name, self._at, self._at + n)
+        self._at += n
+        return index[:n], values
 
 
 def _by_window(
