@@ -68,6 +68,16 @@ def load(path: PathLike, into: nn.Module | None = None) -> nn.Module:
     of the same architecture, dense or sparse: its layers take the file's topology and values, in the module's
     own type and on its own device, and its mode stays.
 
+    >>> import tempfile
+    >>> def architecture():
+    ...     return nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
+    >>> model = sparsify(architecture(), density=0.5)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(model, f"{folder}/n.safetensors")
+    ...     back = load(f"{folder}/n.safetensors", into=architecture())
+    >>> Topology.of(back) == Topology.of(model)
+    True
+
     Raises:
         FileError: missing, not a network of regraft, truncated, corrupt, of a newer format, or without a spec
             where ``into`` is not given.

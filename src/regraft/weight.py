@@ -88,7 +88,7 @@ class SparseWeight(nn.Module):
 
     @property
     def fan_in_size(self) -> int:
-        """Positions of one output unit: ``in`` or ``in // groups * prod(kernel)``."""
+        """Number of positions of one output unit, which is ``in`` or ``in // groups * prod(kernel)``."""
         return math.prod(self.shape[1:])
 
     def rows(self) -> Tensor:
