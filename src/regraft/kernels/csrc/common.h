@@ -36,11 +36,44 @@ typedef struct {
     void *scratch_a, *scratch_b, *scratch_c; /* packed activations */
 } linear_t;
 
+enum { ACT_NONE, ACT_RELU, ACT_SIGMOID, ACT_TANH };
+enum { LOSS_CROSS_ENTROPY, LOSS_MSE };
+
+/* SGD for one parameter: g += decay w; m = momentum m + g; w -= rate (nesterov ? g + momentum m : m). */
+typedef struct {
+    void *value, *momentum; /* NULL: none */
+    double rate, beta, decay;
+    int nesterov;
+} sgd_t;
+
+/* One layer of a fused step: a = dropout(act(W x + b)). */
+typedef struct {
+    plan_t plan;
+    sgd_t weight, bias;
+    int act;
+    double drop;
+    uint64_t seed; /* of this layer's dropout in this step */
+    void *out;     /* packed a */
+    void *dout;    /* packed gradient before act; may be `out` itself */
+} mlp_layer_t;
+
+/* A whole step of training: forward, loss, backward and update. */
+typedef struct {
+    int64_t batch;
+    int depth, tiles, loss;
+    mlp_layer_t *layers;
+    matrix_t x, target; /* target: int64 classes, or numbers [batch, out] */
+    void *input;        /* packed x */
+    void *gradients;    /* partial gradients of one layer, when there are several tiles */
+    double *losses;     /* one for each lane of the batch */
+    double result;
+} mlp_t;
+
 /* The kernels of one instruction set; [0] is float32, [1] float64. */
 typedef struct {
     const char *name;
     int lanes[2];
-    region_fn forward[2], backward[2];
+    region_fn forward[2], backward[2], step[2];
 } isa_t;
 
 extern const isa_t isa_baseline;

@@ -6,6 +6,7 @@
 #pragma GCC target("avx2,fma,f16c,bmi,bmi2")
 #endif
 #include <immintrin.h>
+#include <math.h>
 
 #include "common.h"
 
@@ -34,6 +35,7 @@ const isa_t isa_avx2 = {
     {32 / sizeof(float), 32 / sizeof(double)},
     {forward_f32_avx2, forward_f64_avx2},
     {backward_f32_avx2, backward_f64_avx2},
+    {step_f32_avx2, step_f64_avx2},
 };
 
 #if defined(__clang__)

@@ -6,6 +6,7 @@
 #pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,bmi,bmi2")
 #endif
 #include <immintrin.h>
+#include <math.h>
 
 #include "common.h"
 
@@ -34,6 +35,7 @@ const isa_t isa_avx512 = {
     {64 / sizeof(float), 64 / sizeof(double)},
     {forward_f32_avx512, forward_f64_avx512},
     {backward_f32_avx512, backward_f64_avx512},
+    {step_f32_avx512, step_f64_avx512},
 };
 
 #if defined(__clang__)

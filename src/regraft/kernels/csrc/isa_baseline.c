@@ -1,4 +1,6 @@
 /* The kernels for what every processor of the architecture has (SSE2, NEON). */
+#include <math.h>
+
 #include "common.h"
 
 #define ISA 0
@@ -26,4 +28,5 @@ const isa_t isa_baseline = {
     {16 / sizeof(float), 32 / sizeof(double)},
     {forward_f32_baseline, forward_f64_baseline},
     {backward_f32_baseline, backward_f64_baseline},
+    {step_f32_baseline, step_f64_baseline},
 };

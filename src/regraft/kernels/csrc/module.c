@@ -21,7 +21,7 @@ typedef struct {
     size_t size;
 } block_t;
 
-#define BLOCKS 3
+#define BLOCKS 4 /* three for a layer, one for a fused step */
 
 static block_t kept[BLOCKS];
 static pthread_mutex_t kept_owner = PTHREAD_MUTEX_INITIALIZER;
@@ -144,7 +144,7 @@ static PyObject *py_forward(PyObject *self, PyObject *args) {
         .x = {AT(x), x_sb, x_sf},
         .y = {AT(y), y_sb, y_sf},
     };
-    return run(&job, dtype, isa->forward[dtype], (int64_t[BLOCKS]){cols, 0, 0});
+    return run(&job, dtype, isa->forward[dtype], (int64_t[BLOCKS]){cols});
 }
 
 /* backward(double, rows, cols, nnz, panels, colptr, row, perm, batch, tiles, values, x, x_sb, x_sf, dy, dy_sb, dy_sf,
@@ -170,7 +170,98 @@ static PyObject *py_backward(PyObject *self, PyObject *args) {
         .dbias = AT(dbias),
     };
     return run(&job, dtype, isa->backward[dtype],
-               (int64_t[BLOCKS]){rows, dvalues && x_sb != 1 ? cols : 0, dx && dx_sb != 1 ? cols : 0});
+               (int64_t[BLOCKS]){rows, dvalues && x_sb != 1 ? cols : 0, dx && dx_sb != 1 ? cols : 0, 0});
+}
+
+/* ---- a fused step --------------------------------------------------------------------------------------- */
+
+#define MLP_INTS 17
+#define MLP_REALS 7
+
+static void read_layer(mlp_layer_t *layer, const int64_t *n, const double *d) {
+    *layer = (mlp_layer_t){
+        .plan = {n[0], n[1], n[2], n[3], AT(n[4]), AT(n[5]), AT(n[6]), AT(n[7]), AT(n[8])},
+        .weight = {AT(n[9]), AT(n[10]), d[0], d[1], d[2], (int)n[11]},
+        .bias = {AT(n[12]), AT(n[13]), d[3], d[4], d[5], (int)n[14]},
+        .act = (int)n[15],
+        .drop = d[6],
+        .seed = (uint64_t)n[16],
+    };
+}
+
+/* Places of the activations in one block of memory; with `base` NULL only its size. Where a layer is walked in
+ * one panel, the gradient of the activations below takes their place. */
+static size_t lay_out(mlp_t *job, char *base, int lanes, size_t element) {
+    size_t at = 0, row = (size_t)(vectors(job->batch, lanes) * lanes) * element, widest = 0, most = 0;
+    mlp_layer_t *layers = job->layers;
+    job->input = base + at;
+    at += row * layers[0].plan.cols;
+    for (int l = 0; l < job->depth; l++) {
+        layers[l].out = layers[l].dout = base + at;
+        at += row * layers[l].plan.rows;
+        if (l && layers[l].plan.panels > 1 && (size_t)layers[l].plan.cols > widest) widest = layers[l].plan.cols;
+        if ((size_t)layers[l].plan.nnz > most) most = layers[l].plan.nnz;
+    }
+    for (int l = 1; l < job->depth; l++)
+        if (layers[l].plan.panels > 1) layers[l - 1].dout = base + at + (l % 2) * row * widest;
+    at += 2 * row * widest;
+    job->losses = (double *)(base + at);
+    at += (size_t)(vectors(job->batch, lanes) * lanes) * sizeof(double);
+    job->gradients = base + at;
+    return job->tiles > 1 ? at + most * element : at;
+}
+
+static int classes_fit(const mlp_t *job) {
+    const int64_t *at = job->target.data, rows = job->layers[job->depth - 1].plan.rows;
+    for (int64_t b = 0; b < job->batch; b++)
+        if (at[b * job->target.batch_stride] < 0 || at[b * job->target.batch_stride] >= rows) return 0;
+    return 1;
+}
+
+/* step(double, batch, loss, depth, integers, reals, x, x_sb, x_sf, target, t_sb, t_sf) -> loss, or None when a
+ * class is out of range (nothing has been changed then) */
+static PyObject *py_step(PyObject *self, PyObject *args) {
+    (void)self;
+    int dtype, loss, depth;
+    long long batch, x_sb, x_sf, t_sb, t_sf;
+    addr integers, reals, x, target;
+    if (!PyArg_ParseTuple(args, "pLiiKKKLLKLL", &dtype, &batch, &loss, &depth, &integers, &reals, &x, &x_sb,
+                          &x_sf, &target, &t_sb, &t_sf))
+        return NULL;
+    size_t element = dtype ? sizeof(double) : sizeof(float);
+    int lanes = isa->lanes[dtype];
+    int64_t nvec = vectors(batch, lanes), nnz = 0;
+    mlp_layer_t *layers = calloc((size_t)depth, sizeof *layers);
+    if (!layers) return PyErr_NoMemory();
+    for (int l = 0; l < depth; l++) {
+        read_layer(&layers[l], (int64_t *)AT(integers) + l * MLP_INTS, (double *)AT(reals) + l * MLP_REALS);
+        nnz += layers[l].plan.nnz;
+    }
+    mlp_t job = {
+        .batch = batch,
+        .depth = depth,
+        .tiles = (int)((nvec + WIDEST - 1) / WIDEST),
+        .loss = loss,
+        .layers = layers,
+        .x = {AT(x), x_sb, x_sf},
+        .target = {AT(target), t_sb, t_sf},
+    };
+    void *scratch[BLOCKS];
+    int mine = 0, fits = loss != LOSS_CROSS_ENTROPY || classes_fit(&job);
+    if (fits) {
+        Py_BEGIN_ALLOW_THREADS
+        mine = scratch_take(scratch, (size_t[BLOCKS]){0, 0, 0, lay_out(&job, NULL, lanes, element)});
+        if (mine >= 0) {
+            lay_out(&job, scratch[3], lanes, element);
+            pool_run(isa->step[dtype], &job, team_for(nnz, nvec));
+            scratch_give(scratch, mine);
+        }
+        Py_END_ALLOW_THREADS
+    }
+    free(layers);
+    if (mine < 0) return PyErr_NoMemory();
+    if (!fits) Py_RETURN_NONE;
+    return PyFloat_FromDouble(job.result);
 }
 
 /* plan(index, nnz, rows, cols, panels, rowptr, col, colptr, row, perm) -> bool */
@@ -237,6 +328,7 @@ static PyObject *py_set_threads(PyObject *self, PyObject *args) {
 static PyMethodDef methods[] = {
     {"forward", py_forward, METH_VARARGS, "One linear layer forward."},
     {"backward", py_backward, METH_VARARGS, "One linear layer backward."},
+    {"step", py_step, METH_VARARGS, "One fused step of training."},
     {"plan", py_plan, METH_VARARGS, "Both traversals from sorted positions."},
     {"use_isa", py_use_isa, METH_VARARGS, "Choose the instruction set."},
     {"lanes", py_lanes, METH_VARARGS, "Elements in a vector."},

@@ -12,9 +12,11 @@
 #define INLINE static inline __attribute__((always_inline))
 
 typedef T NAME(vec) __attribute__((vector_size(VB), aligned(VB), may_alias));
+typedef INT NAME(ivec) __attribute__((vector_size(VB), aligned(VB), may_alias));
 typedef T NAME(uvec) __attribute__((vector_size(VB), aligned(sizeof(T)), may_alias));
 typedef T NAME(quad) __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T)), may_alias));
 #define vec NAME(vec)
+#define ivec NAME(ivec)
 #define uvec NAME(uvec)
 #define quad NAME(quad)
 
@@ -176,18 +178,15 @@ static void NAME(pack)(matrix_t m, int64_t features, int64_t batch, int tiles, T
     }
 }
 
-/* Sums over the batch of packed features [f0, f1): the gradient of the bias. */
-static void NAME(row_sums)(const T *packed, int64_t features, int64_t nvec, int tiles, T *to, int64_t f0,
-                           int64_t f1) {
-    for (int64_t f = f0; f < f1; f++) {
-        vec sum = {0};
-        for (int t = 0; t < tiles; t++) {
-            int64_t v0 = part(nvec, t, tiles), v1 = part(nvec, t + 1, tiles);
-            const vec *row = (const vec *)(packed + NAME(place)(features, f, v0, v1));
-            for (int64_t i = 0; i < v1 - v0; i++) sum += row[i];
-        }
-        to[f] = NAME(total)(sum);
+/* Sum over the batch of packed feature f: the gradient of its bias. */
+static T NAME(row_sum)(const T *packed, int64_t features, int64_t nvec, int tiles, int64_t f) {
+    vec sum = {0};
+    for (int t = 0; t < tiles; t++) {
+        int64_t v0 = part(nvec, t, tiles), v1 = part(nvec, t + 1, tiles);
+        const vec *row = (const vec *)(packed + NAME(place)(features, f, v0, v1));
+        for (int64_t i = 0; i < v1 - v0; i++) sum += row[i];
     }
+    return NAME(total)(sum);
 }
 
 /* Whether `m` already lies as one tile would be packed. */
@@ -294,11 +293,15 @@ typedef struct {
     T *dx, *dvalues;
     int64_t x_stride, dx_stride, n, dx_n;
     int first_tile, first_panel; /* whether dvalues, dx are written or added to */
+    const struct NAME(fused) * fused;
 } NAME(columns_t);
 
+/* Add to the gradient of a value, or start it. */
 INLINE void NAME(keep)(T *to, T value, int first) { *to = first ? value : *to + value; }
 
-INLINE void NAME(backward_columns)(const int nv, const int want_dx, const int want_dv,
+#include "fused.h"
+
+INLINE void NAME(backward_columns)(const int nv, const int want_dx, const int want_dv, const int fused,
                                    const NAME(columns_t) * a, int64_t c0, int64_t c1) {
     const int64_t w = nv * L;
     const int32_t *row = a->row, *perm = a->perm;
@@ -335,7 +338,12 @@ INLINE void NAME(backward_columns)(const int nv, const int want_dx, const int wa
             if (want_dv) {
                 quad s = NAME(dots)(d[0], d[1], d[2], d[3]);
 #pragma GCC unroll 4
-                for (int u = 0; u < 4; u++) NAME(keep)(a->dvalues + perm[k + u], s[u], a->first_tile);
+                for (int u = 0; u < 4; u++) {
+                    if (fused)
+                        NAME(learn)(a, k + u, perm[k + u], v[u], s[u]);
+                    else
+                        NAME(keep)(a->dvalues + perm[k + u], s[u], a->first_tile);
+                }
             }
         }
         for (; k < end; k++) {
@@ -348,27 +356,28 @@ INLINE void NAME(backward_columns)(const int nv, const int want_dx, const int wa
                 if (want_dv) d += e * x[i];
                 if (want_dx) dx[i] += v * e;
             }
-            if (want_dv) NAME(keep)(a->dvalues + perm[k], NAME(total)(d), a->first_tile);
+            if (fused)
+                NAME(learn)(a, k, perm[k], v, NAME(total)(d));
+            else if (want_dv)
+                NAME(keep)(a->dvalues + perm[k], NAME(total)(d), a->first_tile);
         }
+        if (fused && want_dx && a->fused->last_panel) NAME(derive)(nv, dx, x, c, a->fused);
         if (want_dx) NAME(store)(a->dx + c * a->dx_stride, dx, nv, a->dx_n);
     }
 }
 
 static void NAME(backward_tile)(int nv, const NAME(columns_t) * a, int64_t c0, int64_t c1) {
-    int kind = (a->dx ? 1 : 0) + (a->dvalues ? 2 : 0);
-    switch (nv * 4 + kind) {
-#define CASE(k)                                                                                               \
-    case k * 4 + 1:                                                                                           \
-        NAME(backward_columns)(k, 1, 0, a, c0, c1);                                                           \
-        return;                                                                                               \
-    case k * 4 + 2:                                                                                           \
-        NAME(backward_columns)(k, 0, 1, a, c0, c1);                                                           \
-        return;                                                                                               \
-    case k * 4 + 3:                                                                                           \
-        NAME(backward_columns)(k, 1, 1, a, c0, c1);                                                           \
+    int kind = a->fused ? (a->dx ? 4 : 0) : (a->dx ? 1 : 0) + (a->dvalues ? 2 : 0);
+    switch (nv * 8 + kind) {
+#define KIND(nv, kind, dx, dv, fused)                                                                         \
+    case nv * 8 + kind:                                                                                       \
+        NAME(backward_columns)(nv, dx, dv, fused, a, c0, c1);                                                 \
         return;
+#define CASE(nv)                                                                                              \
+    KIND(nv, 0, 0, 1, 1) KIND(nv, 1, 1, 0, 0) KIND(nv, 2, 0, 1, 0) KIND(nv, 3, 1, 1, 0) KIND(nv, 4, 1, 1, 1)
         CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
 #undef CASE
+#undef KIND
     }
 }
 
@@ -385,7 +394,8 @@ static void NAME(backward)(void *arg, int tid, int team, barrier_t *meet) {
         NAME(pack)(job->dy, p->rows, batch, job->tiles, job->scratch_a, r0, r1);
         dy = job->scratch_a;
     }
-    if (job->dbias) NAME(row_sums)(dy, p->rows, nvec, job->tiles, job->dbias, r0, r1);
+    for (int64_t r = r0; job->dbias && r < r1; r++)
+        ((T *)job->dbias)[r] = NAME(row_sum)(dy, p->rows, nvec, job->tiles, r);
     if (repack) {
         NAME(pack)(job->x, p->cols, batch, job->tiles, job->scratch_b, part(p->cols, tid, team),
                    part(p->cols, tid + 1, team));
@@ -428,7 +438,10 @@ static void NAME(backward)(void *arg, int tid, int team, barrier_t *meet) {
     }
 }
 
+#include "mlp.h"
+
 #undef vec
+#undef ivec
 #undef uvec
 #undef quad
 #undef SHUFFLE4
