@@ -1,7 +1,18 @@
 """One self-contained HTML report of a training or merging run: charts in light and dark, data as tables."""
 
-from regraft.report.schema import Curve, Densities, Distances, Fact, Grid, Pattern, Point, Results, Table
-from regraft.report.write import render, write
+from regraft.report.schema import (
+    Curve,
+    Densities,
+    Distances,
+    Fact,
+    Grid,
+    Pattern,
+    Point,
+    Reference,
+    Results,
+    Table,
+)
+from regraft.report.write import check_available, render, write
 
 __all__ = [
     "Curve",
@@ -11,8 +22,10 @@ __all__ = [
     "Grid",
     "Pattern",
     "Point",
+    "Reference",
     "Results",
     "Table",
+    "check_available",
     "render",
     "write",
 ]

@@ -19,25 +19,22 @@ def pattern(part: Pattern, name: str = "pattern") -> Chart:
     """How many connections leave each input unit, as images, beside the training images' mean."""
     height, width = part["shape"]
     images = [(p["name"], np.asarray(p["counts"], dtype=float)) for p in part["networks"]]
-    top = max((float(image.max()) for _, image in images), default=1.0) or 1.0
-    panels = [(title, image / top) for title, image in images]
+    panels = [(f"{short(name, 12)}: {x.min():g} to {x.max():g}", x) for name, x in images]
     if "mean_image" in part:
-        mean = np.asarray(part["mean_image"], dtype=float)
-        span = float(mean.max() - mean.min()) or 1.0
-        panels.insert(0, ("mean training image", (mean - mean.min()) / span))
+        panels.insert(0, ("mean training image", np.asarray(part["mean_image"], dtype=float)))
     columns = min(3, len(panels))
     lines = math.ceil(len(panels) / columns)
     label = (
         f"Images of {height} by {width} inputs: the number of first-layer connections of "
-        f"{len(images)} networks; white is {top:g} connections, black none."
+        f"{len(images)} networks, black where it is lowest, white where it is highest."
     )
 
     def paint(figure: Figure) -> None:
         for i, (title, image) in enumerate(panels):
             ax = figure.add_subplot(lines, columns, i + 1)
             # interpolation "none" keeps one pixel for each input and lets the browser enlarge it
-            ax.imshow(image.reshape(height, width), cmap="gray", vmin=0, vmax=1, interpolation="none")
-            ax.set_title(short(title))
+            ax.imshow(image.reshape(height, width), cmap="gray", interpolation="none")
+            ax.set_title(title)
             ax.set_xticks([0, width - 1], labels=["1", str(width)])
             ax.set_yticks([0, height - 1], labels=["1", str(height)])
             ax.grid(False)
@@ -45,7 +42,7 @@ def pattern(part: Pattern, name: str = "pattern") -> Chart:
     rows = [[title, *_pattern_figures(image)] for title, image in images]
     return Chart(
         "What the networks look at",
-        f"First-layer connections of each input: white is {top:g}, black none. Axes count pixels.",
+        "First-layer connections of each input, from the fewest (black) to the most (white).",
         svg.draw(name, paint, 1.75 * lines, label),
         {
             "title": "First-layer connections per input",

@@ -139,7 +139,7 @@ def _training_charts(results: Results) -> Iterator[Chart]:
 
 def _topology_charts(results: Results) -> Iterator[Chart]:
     if results.get("points"):
-        yield plots.scatter(results["points"])
+        yield plots.scatter(results["points"], results.get("reference"))
     if "distances" in results:
         yield heatmap.distances(results["distances"])
     if "densities" in results:

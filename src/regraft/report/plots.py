@@ -10,7 +10,7 @@ import numpy as np
 
 from regraft.report import svg
 from regraft.report.chart import DASHES, MARKERS, Chart, Key, colour, number, percent, short
-from regraft.report.schema import Curve, Densities, Number, Point
+from regraft.report.schema import Curve, Densities, Number, Point, Reference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,8 +57,9 @@ def curves(parts: Sequence[Curve], name: str = "curves") -> Chart:
     )
 
 
-def scatter(points: Sequence[Point], name: str = "points") -> Chart:
-    """NNSTD against accuracy, a colour and a shape for each group, with two-standard-deviation ellipses."""
+def scatter(points: Sequence[Point], reference: Reference | None = None, name: str = "points") -> Chart:
+    """NNSTD against accuracy: a colour, a shape and a two-standard-deviation ellipse for each group, and a
+    line at the accuracy of ``reference``."""
     groups = list(dict.fromkeys(p["group"] for p in points))
     label = (
         f"Scatter chart: test accuracy against NNSTD of {len(points)} networks in {len(groups)} groups: "
@@ -73,8 +74,14 @@ def scatter(points: Sequence[Point], name: str = "points") -> Chart:
             y = np.array([100 * p["accuracy"] for p in points if p["group"] == group])
             ax.scatter(x, y, s=22, marker=MARKERS[i % 8], color=colour(i), alpha=0.75, linewidths=0)
             _ellipse(ax, x, y, colour(i))
-        ax.set_xlabel("NNSTD to the parents (0 equal, 1 disjoint)")
+        if reference is not None:
+            ax.axhline(100 * reference["accuracy"], color=svg.MUTED, linestyle=(0, (6, 3)))
+        ax.set_xlabel("NNSTD to a parent (0 equal, 1 disjoint)")
         ax.set_ylabel("Test accuracy (%)")
+        # ellipses may reach beyond what an accuracy can be; the axis need not
+        seen = [100 * p["accuracy"] for p in (*points, *([] if reference is None else [reference]))]
+        margin = 0.08 * (max(seen) - min(seen)) + 1
+        ax.set_ylim(max(min(seen) - margin, -2), min(max(seen) + margin, 102))
 
     rows = []
     for group in groups:
@@ -91,13 +98,16 @@ def scatter(points: Sequence[Point], name: str = "points") -> Chart:
                 percent(max(scores)),
             ]
         )
-    columns = ["Group", "Networks", "Mean NNSTD", "Mean accuracy (%)", "Lowest", "Highest"]
+    legend = [Key(g, i % 8 + 1, shape=MARKERS[i % 8]) for i, g in enumerate(groups)]
+    if reference is not None:
+        legend.append(Key(f"{reference['name']}: {percent(reference['accuracy'])} %", 0, "6 3"))
+    columns = ["Group", "Marks", "Mean NNSTD", "Mean accuracy (%)", "Lowest", "Highest"]
     return Chart(
         "Distance to the parents against accuracy",
-        "Each mark is one network; an ellipse covers two standard deviations of its group.",
+        "Each mark is one network and one of its parents; an ellipse covers two standard deviations.",
         svg.draw(name, paint, 3.4, label),
         {"title": "NNSTD and test accuracy by group", "columns": columns, "rows": rows},
-        [Key(g, i % 8 + 1, shape=MARKERS[i % 8]) for i, g in enumerate(groups)],
+        legend,
     )
 
 

@@ -42,11 +42,18 @@ class Grid(TypedDict):
 
 
 class Point(TypedDict):
-    """One network in the plane of NNSTD (to its parents, or between parents) and accuracy."""
+    """One network in the plane of NNSTD to a parent and accuracy."""
 
     name: str
     group: str
     nnstd: float
+    accuracy: float
+
+
+class Reference(TypedDict):
+    """An accuracy that the points are compared with, drawn as a line."""
+
+    name: str
     accuracy: float
 
 
@@ -110,6 +117,7 @@ class Results(TypedDict, total=False):
     curves: list[Curve]
     grids: list[Grid]
     points: list[Point]
+    reference: Reference
     distances: Distances
     pattern: Pattern
     densities: Densities
@@ -162,6 +170,8 @@ def _check_parts(results: Mapping[str, Any]) -> None:
                 )
     for i, point in enumerate(results.get("points", ())):
         _finite([point["nnstd"], point["accuracy"]], f"points[{i}] ({point['name']!r}, {point['group']!r})")
+    if "reference" in results:
+        _finite([results["reference"]["accuracy"]], f"reference {results['reference']['name']!r}")
     if "distances" in results:
         n = len(results["distances"]["names"])
         _matrix(results["distances"]["nnstd"], n, n, "distances: nnstd")

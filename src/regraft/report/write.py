@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from regraft.errors import FileError
+from regraft.errors import FileError, MissingDependency
 from regraft.files import atomic_write
 from regraft.report import page
 from regraft.report.schema import check
@@ -25,6 +26,15 @@ def render(results: Mapping[str, Any]) -> str:
         MissingDependency: matplotlib or jinja2 is not installed.
     """
     return page.render(check(results))
+
+
+def check_available() -> None:
+    """Raise MissingDependency unless a report can be written: call it before long work."""
+    for package in ("matplotlib", "jinja2"):
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise MissingDependency(package, "report", "a report") from error
 
 
 def write(path: str | Path, results: Mapping[str, Any]) -> Path:

@@ -1,5 +1,6 @@
 """Studies: many trainings and merges in a row, and what came out of them."""
 
-from regraft.studies.training import Recipe, Trained, train
+from regraft.studies.merging import Merged, merge_by_all_rules
+from regraft.studies.networks import Network, train_network
 
-__all__ = ["Recipe", "Trained", "train"]
+__all__ = ["Merged", "Network", "merge_by_all_rules", "train_network"]

@@ -19,23 +19,25 @@ from regraft.data import Data
 from regraft.report import Results
 from regraft.studies import show
 from regraft.studies.merging import Merged, mean_grid, merge_by_all_rules, pairs, ranking
-from regraft.studies.training import Recipe, Trained, train
+from regraft.studies.networks import Network, train_network
 from regraft.topology import expected_nnstd
+from regraft.train import Recipe
 
 PHASE_2 = Recipe(
     model="mlp:in-392-196-classes",
     density=1.0,
-    epochs=1500,
-    batch_size=1_000_000,  # every set is smaller: full batches
     allocate="uniform",
     activation="sigmoid",
-    lr=1.0,
-    momentum=0.0,
-    schedule="exponential",
     evolve="set-magnitude",
     rate="exponential",
-    every=50,
-    stop=(0.85, 200),
+    evolve_every="50epochs",
+    lr=1.0,
+    momentum=0.0,
+    lr_schedule="exponential",
+    epochs=1500,
+    batch_size=None,
+    stop_accuracy=0.85,
+    stop_extra=200,
 )
 
 
@@ -44,7 +46,7 @@ class Cell:
     """All networks and merges of one sparsity."""
 
     sparsity: float
-    networks: list[Trained]
+    networks: list[Network]
     merged: list[Merged]
 
     def of(self, *, resparsified: bool, with_itself: bool | None = None) -> list[Merged]:
@@ -63,10 +65,7 @@ class Cell:
         }
         return {
             "sparsity": self.sparsity,
-            "parents": [
-                {"seed": n.seed, "accuracy": n.accuracy, "loss": n.loss, "epochs": len(n.history.epochs)}
-                for n in self.networks
-            ],
+            "parents": [n.figures() for n in self.networks],
             "expected_nnstd": expected_nnstd(self.sparsity),
             "merged": {
                 kind: {
@@ -74,7 +73,7 @@ class Cell:
                     "accuracy": mean_grid(found, "accuracy"),
                     "loss": mean_grid(found, "loss"),
                     "nnstd": {
-                        rule: fmean(m.nnstd for m in found if m.weights == rule)
+                        rule: fmean(d for m in found if m.weights == rule for d in m.nnstd)
                         for rule in dict.fromkeys(m.weights for m in found)
                     },
                     "ranking": ranking(found),
@@ -120,7 +119,7 @@ def run(
     recipe = replace(recipe, density=1.0 - sparsity)
     trained = []
     for i in range(networks):
-        trained.append(train(recipe, data, seed + i))
+        trained.append(train_network(recipe, data, seed + i))
         say(
             f"sparsity {sparsity:g}, network {i + 1} of {networks}: {100 * trained[-1].accuracy:.1f} % "
             f"after {len(trained[-1].history.epochs)} epochs"
@@ -180,5 +179,6 @@ def results(cells: Sequence[Cell], recipe: Recipe, data: Data) -> Results:
             for c in cells[-2:]
             for p in show.points(c.of(resparsified=True, with_itself=False))
         ],
+        "reference": {"name": "parents, mean", "accuracy": parents},
         "configuration": {**asdict(recipe), "density": "1 - sparsity", "data": data.name},
     }

@@ -14,7 +14,7 @@ from torch import nn
 from regraft import measure
 from regraft.data import Split
 from regraft.merging import RULES, merge
-from regraft.studies.training import Trained
+from regraft.studies.networks import Network
 from regraft.topology import Topology
 from regraft.train import seeds
 
@@ -32,7 +32,7 @@ class Merged:
         accuracy: on the test samples, in [0, 1].
         loss: on the test samples.
         density: connections over positions.
-        nnstd: mean NNSTD to the parents.
+        nnstd: NNSTD to each of the parents.
     """
 
     parents: tuple[str, ...]
@@ -42,7 +42,7 @@ class Merged:
     accuracy: float
     loss: float
     density: float
-    nnstd: float
+    nnstd: tuple[float, ...]
 
     @property
     def with_itself(self) -> bool:
@@ -51,11 +51,11 @@ class Merged:
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
-        return {**asdict(self), "parents": list(self.parents)}
+        return {**asdict(self), "parents": list(self.parents), "nnstd": list(self.nnstd)}
 
 
 def merge_by_all_rules(
-    parents: Sequence[Trained],
+    parents: Sequence[Network],
     test: Split,
     *,
     seed: int = 0,
@@ -75,7 +75,7 @@ def merge_by_all_rules(
         advance: called after each evaluation.
     """
     names = tuple(p.name for p in parents)
-    topologies = [Topology.of(p.model) for p in parents]
+    topologies = [p.topology for p in parents]
     found = []
     for resparsified in resparsify:
         density = "keep" if resparsified else None
@@ -88,7 +88,7 @@ def merge_by_all_rules(
         by_rule = {rule: merged(rule) for rule in dict.fromkeys((*weights, *biases))}
         for rule in weights:
             topology = Topology.of(by_rule[rule])
-            nnstd = fmean(topology.nnstd(other) for other in topologies)
+            nnstd = tuple(topology.nnstd(other) for other in topologies)
             for bias_rule in biases:
                 model = with_biases(by_rule[rule], by_rule[bias_rule])
                 figures = measure.evaluate(model, test)
@@ -118,7 +118,7 @@ def with_biases(model: nn.Module, other: nn.Module) -> nn.Module:
     return new
 
 
-def pairs(networks: Sequence[Trained], *, with_itself: bool = False) -> list[tuple[Trained, Trained]]:
+def pairs(networks: Sequence[Network], *, with_itself: bool = False) -> list[tuple[Network, Network]]:
     """All pairs of networks; with itself too, as thesis 1 pairs them (section 7.2)."""
     pick = itertools.combinations_with_replacement if with_itself else itertools.combinations
     return list(pick(networks, 2))
@@ -151,7 +151,7 @@ def best(merged: Iterable[Merged]) -> Merged:
     return max(merged, key=lambda m: m.accuracy)
 
 
-def nnstd_matrix(networks: Sequence[Trained]) -> list[list[float]]:
+def nnstd_matrix(networks: Sequence[Network]) -> list[list[float]]:
     """NNSTD between all pairs of networks."""
-    topologies = [Topology.of(n.model) for n in networks]
+    topologies = [n.topology for n in networks]
     return [[a.nnstd(b) for b in topologies] for a in topologies]

@@ -12,11 +12,11 @@ from regraft.data import Data
 from regraft.report import Curve, Densities, Distances, Grid, Pattern, Point, Table
 from regraft.report.schema import PatternOf
 from regraft.studies.merging import BIAS_RULES, WEIGHT_RULES, Merged, mean_grid, nnstd_matrix, ranking
-from regraft.studies.training import Trained
+from regraft.studies.networks import Network
 from regraft.topology import Topology
 
 
-def curves(networks: Sequence[Trained]) -> list[Curve]:
+def curves(networks: Sequence[Network]) -> list[Curve]:
     """Test accuracy of each network against epochs."""
     return [
         {
@@ -40,27 +40,27 @@ def grid(name: str, merged: Sequence[Merged]) -> Grid:
 
 
 def points(merged: Sequence[Merged]) -> list[Point]:
-    """NNSTD to the parents against accuracy, grouped by weight rule; without the rule "nothing", whose
+    """NNSTD to each parent against accuracy, grouped by weight rule; without the rule "nothing", whose
     networks have no weights to compare (thesis 1, section 7.8)."""
     return [
         {
-            "name": f"{' + '.join(m.parents)}, {m.weights} x {m.biases}",
+            "name": f"{' + '.join(m.parents)}, {m.weights} x {m.biases}, to {parent}",
             "group": m.weights,
-            "nnstd": m.nnstd,
+            "nnstd": nnstd,
             "accuracy": m.accuracy,
         }
         for m in merged
         if m.weights != "nothing"
+        for parent, nnstd in zip(m.parents, m.nnstd, strict=True)
     ]
 
 
-def distances(networks: Sequence[Trained]) -> Distances:
+def distances(networks: Sequence[Network]) -> Distances:
     """NNSTD between all pairs, and its expectation for independent uniform topologies of these densities."""
-    first, second = (Topology.of(n.model) for n in (networks[0], networks[-1]))
     return {
         "names": [n.name for n in networks],
         "nnstd": [[*row] for row in nnstd_matrix(networks)],
-        "expected": first.expected_nnstd(second),
+        "expected": networks[0].topology.expected_nnstd(networks[-1].topology),
     }
 
 
