@@ -10,7 +10,7 @@ native = Extension(
         SOURCES + name
         for name in ("module.c", "pool.c", "plan.c", "isa_baseline.c", "isa_avx2.c", "isa_avx512.c")
     ],
-    depends=[SOURCES + name for name in ("common.h", "pool.h", "tile.h")],
+    depends=[SOURCES + name for name in ("common.h", "fused.h", "mlp.h", "pool.h", "tile.h")],
     define_macros=[("Py_LIMITED_API", "0x030B0000")],
     py_limited_api=True,
     # -ffast-math would switch the whole process to flush-to-zero when linked: only its harmless parts here
@@ -19,4 +19,18 @@ native = Extension(
     optional=True,  # without a compiler the package installs all the same and computes through torch
 )
 
-setup(ext_modules=[native], options={"bdist_wheel": {"py_limited_api": "cp311"}})
+conv = Extension(
+    "regraft.kernels._conv",
+    sources=[
+        SOURCES + name
+        for name in ("conv_module.c", "pool.c", "conv_baseline.c", "conv_avx2.c", "conv_avx512.c")
+    ],
+    depends=[SOURCES + name for name in ("conv.h", "pool.h", "conv_tile.h")],
+    define_macros=native.define_macros,
+    py_limited_api=True,
+    extra_compile_args=native.extra_compile_args,
+    extra_link_args=native.extra_link_args,
+    optional=True,
+)
+
+setup(ext_modules=[native, conv], options={"bdist_wheel": {"py_limited_api": "cp311"}})

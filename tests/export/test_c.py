@@ -104,6 +104,19 @@ def test_layer_without_connections(tmp_path: Path) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("values", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("width", [3, 16, 1000, 1003])
+def test_dense_layers(tmp_path: Path, width: int, values: str) -> None:
+    """A layer that is full is stored as dense rows; gcc finds nothing to warn about at any width."""
+    model = nn.Sequential(nn.Linear(width, 10), nn.ReLU(), nn.Linear(10, 4)).eval()
+    x = torch.randn(2, width)
+    to_c(model, tmp_path / "net.c", values=values)
+    y = predict(compiled(tmp_path / "net.c"), "net", x, (4,))
+    tolerance = {"float32": 1e-5, "float16": 5e-3, "int8": 5e-2}[values]
+    torch.testing.assert_close(y, model(x), rtol=tolerance, atol=tolerance)
+
+
+@needs_compiler
 def test_static_buffers(tmp_path: Path, case: Case) -> None:
     model, x = case("lenet")
     to_c(model, tmp_path / "net.c", input_shape=x.shape[1:])

@@ -87,7 +87,7 @@ static void @_{name}(const float *restrict x, float *restrict y, int rows, int c
         float a[8] = {{0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f}};
         for (c = 0; c + 8 <= columns; c += 8)
             for (j = 0; j < 8; j++) a[j] += {vcj} * x[c + j];
-        for (j = 0; c < columns; c++, j++) a[j] += {vc} * x[c];
+        for (; c < columns; c++) a[0] += {vc} * x[c];
         y[r] = {total} + bias[r];
         v += columns;
     }}

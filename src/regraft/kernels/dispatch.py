@@ -97,22 +97,27 @@ def linear(x: Tensor, weight: SparseWeight, bias: Tensor | None) -> Tensor:
 
 def _fits(x: Tensor, values: Tensor, weight: SparseWeight, bias: Tensor | None) -> bool:
     """Whether the compressed kernels may see these very tensors."""
+    rows, cols = weight.shape
+    return (
+        ordinary(x, values, weight, bias)
+        and x.ndim >= 1
+        and x.shape[-1] == cols
+        and rows > 0
+        and max(rows, cols, values.numel()) <= plan.INT32_MAX
+    )
+
+
+def ordinary(x: Tensor, values: Tensor, weight: SparseWeight, bias: Tensor | None) -> bool:
+    """Whether compiled kernels may compute at all: they are there and wanted, the tensors are ordinary ones
+    of one type that fit each other, and nothing else watches or changes torch's operations here."""
     if _mode == "materialised" or not native.available() or not _plain(values, values.dtype):
         return False
     if not _plain(x, values.dtype) or not (bias is None or _plain(bias, values.dtype)):
         return False
-    rows, cols = weight.shape
-    shapes_fit = (
-        x.ndim >= 1
-        and x.shape[-1] == cols
-        and values.shape == weight.index.shape
-        and (bias is None or bias.shape == (rows,))
-    )
     return (
-        shapes_fit
-        and x.numel() > 0
-        and rows > 0
-        and max(rows, cols, values.numel()) <= plan.INT32_MAX
+        x.numel() > 0
+        and values.shape == weight.index.shape
+        and (bias is None or bias.shape == weight.shape[:1])
         and _plain(weight.index, torch.int64)
         and not torch.is_autocast_enabled("cpu")
         and torch._C._get_tracing_state() is None

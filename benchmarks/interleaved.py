@@ -1,0 +1,57 @@
+"""Timings of several jobs in turn, so that a disturbance hits all of them alike.
+
+The clock is the processor time of the process: on an idle machine and with one thread it is the time on the
+wall, and on a shared machine it leaves out the time that other processes run.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+CLOCK = time.process_time
+
+
+class Timing(NamedTuple):
+    """Seconds of one call: median and quartiles over rounds; and the same of its ratio to the baseline, taken
+    round by round (above 1: faster than the baseline)."""
+
+    median: float
+    low: float
+    high: float
+    speedup: float
+    speedup_low: float
+    speedup_high: float
+
+
+def timings(
+    jobs: Mapping[str, Callable[[], object]], baseline: str, *, rounds: int = 30, seconds: float = 2e-3
+) -> dict[str, Timing]:
+    """Each job, in every round, as often as fits ``seconds`` (once at least)."""
+    calls = {}
+    for name, job in jobs.items():
+        job()  # first call: allocations, caches, thread pools
+        start = CLOCK()
+        for _ in range(3):
+            job()
+        calls[name] = max(1, int(3 * seconds / max(CLOCK() - start, 1e-7)))
+    taken: dict[str, list[float]] = {name: [] for name in jobs}
+    for _ in range(rounds):
+        for name, job in jobs.items():
+            start = CLOCK()
+            for _ in range(calls[name]):
+                job()
+            taken[name].append((CLOCK() - start) / calls[name])
+    made = {}
+    for name, times in taken.items():
+        ratios = [b / t for b, t in zip(taken[baseline], times, strict=True)]
+        low, middle, high = statistics.quantiles(times, n=4)
+        made[name] = Timing(middle, low, high, *_reorder(statistics.quantiles(ratios, n=4)))
+    return made
+
+
+def _reorder(quartiles: list[float]) -> tuple[float, float, float]:
+    low, middle, high = quartiles
+    return middle, low, high

@@ -1,0 +1,181 @@
+"""Sparse convolution: direct over the active connections, or dense, whichever is faster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import grad
+
+from regraft.kernels import conv_plan, dispatch, materialised, native
+from regraft.kernels.conv_plan import ConvPlan, Options
+from regraft.weight import SparseWeight
+
+
+def _load() -> ModuleType | None:
+    try:
+        from regraft.kernels import _conv  # type: ignore[attr-defined, unused-ignore]
+    except ImportError:
+        return None
+    module: ModuleType = _conv
+    return module
+
+
+_module = _load()
+
+
+def available() -> bool:
+    """Whether the compiled convolution is installed."""
+    return _module is not None and native.available()
+
+
+def faster_compressed(weight: SparseWeight, out_size: tuple[int, int], batch: int) -> bool:
+    """Whether the direct way is the faster one for a convolution, by the measured crossovers."""
+    return weight.nnz < 0.2 * weight.size
+
+
+def conv(
+    x: Tensor,
+    weight: SparseWeight,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int] | str,
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """Convolution over 1, 2 or 3 spatial dimensions, as ``torch.nn.functional.conv*d``, by the faster
+    computation that is right here.
+
+    >>> w = SparseWeight((1, 1, 3), torch.tensor([1]), torch.tensor([2.0]))
+    >>> conv(torch.tensor([[[1.0, 2.0, 3.0]]]), w, None, (1,), "same", (1,), 1).tolist()
+    [[[2.0, 4.0, 6.0]]]
+    """
+    if not torch.compiler.is_compiling() and _fits(x, weight, bias, groups):
+        o = conv_plan.options(weight.shape, stride, padding, dilation, groups)
+        size = _size(x, weight)
+        out = conv_plan.out_size(size, o)
+        batch = x.shape[0] if x.ndim == len(weight.shape) else 1
+        if min(out) > 0 and (dispatch.current() == "compressed" or faster_compressed(weight, out, batch)):
+            plan = conv_plan.of(weight, size, batch, o)
+            if plan is not None:
+                return _apply(x, weight, bias, plan, o)
+    return materialised.conv(x, weight, bias, stride, padding, dilation, groups)
+
+
+def _size(x: Tensor, weight: SparseWeight) -> tuple[int, int]:
+    return (1, x.shape[-1]) if len(weight.shape) == 3 else (x.shape[-2], x.shape[-1])
+
+
+def _fits(x: Tensor, weight: SparseWeight, bias: Tensor | None, groups: int) -> bool:
+    """Whether the compiled kernels may see these very tensors."""
+    dims = len(weight.shape)
+    if not (available() and dims in (3, 4) and x.ndim in (dims - 1, dims)):
+        return False
+    channels = x.shape[0] if x.ndim == dims - 1 else x.shape[1]
+    return (
+        channels == weight.shape[1] * groups
+        and weight.shape[0] % groups == 0
+        and dispatch.ordinary(x, weight.values, weight, bias)
+    )
+
+
+def _apply(x: Tensor, weight: SparseWeight, bias: Tensor | None, plan: ConvPlan, o: Options) -> Tensor:
+    batched = x.ndim == len(weight.shape)
+    shape = (x.shape[0] if batched else 1, x.shape[1 if batched else 0], *_size(x, weight))
+    y: Tensor = _Conv.apply(x.reshape(shape), weight.values, bias, plan, o, weight.shape)  # type: ignore[no-untyped-call]
+    if len(weight.shape) == 3:
+        y = y.squeeze(2)
+    return y if batched else y.squeeze(0)
+
+
+def _level() -> int:
+    return native.ISAS.index(native.isa() or "baseline")
+
+
+def _team(plan: ConvPlan, batch: int) -> int:
+    work = plan.source.numel() * plan.out_height * plan.out_width * batch
+    return max(1, min(native.get_threads(), work // 400_000))
+
+
+def _pointer(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def forward(x: Tensor, values: Tensor, bias: Tensor | None, plan: ConvPlan, out: int) -> Tensor:
+    """x [batch, channels, height, width], contiguous -> y [batch, out, height, width]."""
+    assert _module is not None
+    y = x.new_empty((x.shape[0], out, plan.out_height, plan.out_width))
+    scratch = x.new_empty(plan.packed_x), x.new_empty(plan.packed_y)
+    _module.forward(
+        _level(), x.dtype == torch.float64, _team(plan, len(x)), plan.geometry.data_ptr(), len(x),
+        values.data_ptr(), _pointer(bias), x.data_ptr(), y.data_ptr(), *map(_pointer, scratch),
+    )  # fmt: skip
+    return y
+
+
+def backward(
+    x: Tensor, values: Tensor, dy: Tensor, plan: ConvPlan, want: tuple[bool, bool, bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of input, values and bias, where wanted; ``x`` and ``dy`` are contiguous."""
+    assert _module is not None
+    dx = None
+    if want[0]:
+        dx = torch.empty_like(x) if plan.covered else torch.zeros_like(x)
+    dvalues = torch.zeros_like(values) if want[1] else None
+    dbias = x.new_zeros(dy.shape[1]) if want[2] else None
+    scratch = x.new_empty(plan.packed_x), x.new_empty(plan.packed_y)
+    _module.backward(
+        _level(), x.dtype == torch.float64, _team(plan, len(x)), plan.geometry.data_ptr(), len(x),
+        values.data_ptr(), x.data_ptr(), dy.data_ptr(), _pointer(dx), _pointer(dvalues), _pointer(dbias),
+        *map(_pointer, scratch),
+    )  # fmt: skip
+    return dx, dvalues, dbias
+
+
+class _Conv(torch.autograd.Function):
+    """x [batch, channels, height, width], values [nnz], bias [out] or None -> y."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, plan: ConvPlan, o: Options,
+        shape: Sequence[int],
+    ) -> Tensor:  # fmt: skip
+        x, values = x.contiguous(), values.contiguous()
+        ctx.save_for_backward(x, values)
+        ctx.plan, ctx.options, ctx.shape = plan, o, shape
+        return forward(x, values, None if bias is None else bias.contiguous(), plan, shape[0])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (dy,) = grads
+        x, values = ctx.saved_tensors
+        want = tuple(ctx.needs_input_grad[:3])
+        if torch.is_grad_enabled() or dy.dtype != x.dtype or dy.device.type != "cpu":
+            made = _differentiable(x, values, dy, ctx, want)
+        else:
+            made = backward(x, values, dy.contiguous(), ctx.plan, want)
+        return (*made, None, None, None)
+
+
+def _differentiable(
+    x: Tensor, values: Tensor, dy: Tensor, ctx: Any, want: tuple[bool, ...]
+) -> tuple[Tensor | None, ...]:
+    """The gradients through differentiable torch operations: the way of ``create_graph=True``."""
+    o, plan, shape = ctx.options, ctx.plan, ctx.shape
+    full = (shape[0], shape[1], *o.kernel)
+    size = shape[0] * shape[1] * o.kernel[0] * o.kernel[1]
+    w = values.new_zeros(size).scatter(0, plan.source, values).view(full)
+    (top, bottom), (left, right) = o.pads
+    padded = torch.nn.functional.pad(x, (left, right, top, bottom))
+    common: tuple[Any, ...] = (o.stride, (0, 0), o.dilation, o.groups)
+    dx = dw = None
+    if want[0]:
+        dx = grad.conv2d_input(padded.shape, w, dy, *common)  # type: ignore[no-untyped-call]
+        dx = dx[:, :, top : top + x.shape[2], left : left + x.shape[3]]
+    if want[1]:
+        dw = grad.conv2d_weight(padded, full, dy, *common)  # type: ignore[no-untyped-call]
+        dw = dw.reshape(-1)[plan.source]
+    return dx, dw, dy.sum((0, 2, 3)) if want[2] else None
