@@ -19,7 +19,7 @@ from regraft.merging.blocks import BLOCK, Piece
 from regraft.merging.combine import Rule
 from regraft.merging.fill import fill
 from regraft.merging.keep import Density, Scope, budgets, check_scope, resparsified, value_score
-from regraft.merging.networks import Layer, Source, layers_of, open_networks, parent_of
+from regraft.merging.networks import Layer, Source, layers_of, opened, parent_of
 from regraft.merging.recipe import Recipe, collect, merged_layers, score_name, sparse_names
 from regraft.merging.resparsify import resparsify
 from regraft.probe import Probe
@@ -86,22 +86,23 @@ def merge(
         MismatchError: the networks differ in architecture.
         FileError: a file cannot be read or written.
     """
-    opened = open_networks(networks)
-    layers = layers_of(opened)
     recipe = Recipe.of(weights, biases, over, keys.draw_seed(generator))
-    counts = budgets(layers, density)
     check_scope(scope)
-    merged = merged_layers(opened, layers, recipe)
-    if isinstance(score, str):
-        merged = resparsified(merged, layers, counts, scope=scope, score=value_score(score), seed=recipe.seed)
-    model = _template(networks[0]) if into is None else into
-    fill(model, layers, collect(merged), sparse_names(layers, density))
-    if not isinstance(score, str) and counts:
-        resparsify(model, counts=counts, scope=scope, score=score, probe=probe, generator=generator)
-    if out is not None:
-        what = recipe.plain(density, scope, score_name(score), len(opened))
-        save = importlib.import_module("regraft.checkpoint").save  # it lies above this package
-        save(model, out, provenance={"merge": what, "parents": [parent_of(n) for n in opened]})
+    with opened(networks) as parents:
+        layers = layers_of(parents)
+        counts = budgets(layers, density)
+        merged = merged_layers(parents, layers, recipe)
+        if isinstance(score, str):
+            rank = value_score(score)
+            merged = resparsified(merged, layers, counts, scope=scope, score=rank, seed=recipe.seed)
+        model = _template(networks[0]) if into is None else into
+        fill(model, layers, collect(merged), sparse_names(layers, density))
+        if not isinstance(score, str) and counts:
+            resparsify(model, counts=counts, scope=scope, score=score, probe=probe, generator=generator)
+        if out is not None:
+            what = recipe.plain(density, scope, score_name(score), len(parents))
+            save = importlib.import_module("regraft.checkpoint").save  # it lies above this package
+            save(model, out, provenance={"merge": what, "parents": [parent_of(n) for n in parents]})
     return model
 
 
@@ -174,32 +175,28 @@ def merge_files(
     """
     if block < 1:
         raise InputError(f"block is {block}, but must be at least 1 position")
-    opened = open_networks(_paths_only(paths))
-    layers = layers_of(opened)
     recipe = Recipe.of(weights, biases, over, keys.draw_seed(generator))
-    counts = budgets(layers, density)
-    sparse = sparse_names(layers, density)
-    values = value_score(score)
+    rank = value_score(score)
     check_scope(scope)
-    header = Header(
-        shapes={layer.name: layer.shape for layer in layers if layer.name in sparse},
-        model=next((n.spec for n in opened if n.spec is not None), None),
-        provenance={
-            **(provenance or {}),
-            "merge": recipe.plain(density, scope, score, len(opened)),
-            "parents": [parent_of(network) for network in opened],
-        },
-        buffers=tuple(layer.name for layer in layers if layer.kind == "buffer"),
-    )
     union: dict[str, int] = {}
     kept: dict[str, int] = {}
-    merged = _counted(merged_layers(opened, layers, recipe, block), union)
-    final = _counted(resparsified(merged, layers, counts, scope=scope, score=values, seed=recipe.seed), kept)
-    try:
-        _write(out, header, layers, final, on_layer or (lambda name: None))
-    finally:
-        for network in opened:
-            network.release()
+    with opened(_paths_only(paths)) as parents:
+        layers = layers_of(parents)
+        counts = budgets(layers, density)
+        sparse = sparse_names(layers, density)
+        header = Header(
+            shapes={layer.name: layer.shape for layer in layers if layer.name in sparse},
+            model=next((n.spec for n in parents if n.spec is not None), None),
+            provenance={
+                **(provenance or {}),
+                "merge": recipe.plain(density, scope, score, len(parents)),
+                "parents": [parent_of(network) for network in parents],
+            },
+            buffers=tuple(layer.name for layer in layers if layer.kind == "buffer"),
+        )
+        merged = _counted(merged_layers(parents, layers, recipe, block), union)
+        final = resparsified(merged, layers, counts, scope=scope, score=rank, seed=recipe.seed)
+        _write(out, header, layers, _counted(final, kept), on_layer or (lambda name: None))
     return [
         MergedLayer(x.name, x.shape, x.stored, union[x.name], kept[x.name])
         for x in layers

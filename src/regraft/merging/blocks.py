@@ -16,7 +16,7 @@ from torch import Tensor
 from regraft.errors import InputError
 from regraft.merging import combine, keys
 from regraft.merging.combine import Combine, Rule
-from regraft.merging.networks import Layer, Network
+from regraft.merging.networks import MANY, Layer, Network
 
 BLOCK = 2**18
 """Positions of a block that is addressed directly, and buffered entries of one that is not."""
@@ -155,7 +155,7 @@ class _Reader:
         self._stored, self._sparse, self._at = part.stored, part.sparse, 0
 
     def take(self, start: int, stop: int) -> tuple[Tensor | None, Tensor]:
-        """The next entries, at positions in ``[start, stop)``: positions, None where all are there, and values."""
+        """The entries at positions in ``[start, stop)``: positions, None where all are there, and values."""
         if not self._sparse:
             return None, self._network.values(self._name, start, stop)
         left = self._stored - self._at
@@ -241,7 +241,7 @@ def _draw(base: int, index: Tensor | None, start: int, stop: int) -> combine.Uni
 
 def _release(networks: Sequence[Network], i: int) -> None:
     """Keep no more files open than a process may."""
-    if len(networks) > 200:
+    if len(networks) > MANY:
         networks[i].release()
 
 

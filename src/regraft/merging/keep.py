@@ -96,11 +96,12 @@ class Best:
     """
 
     def __init__(
-        self, layers: Sequence[Layer], k: int, score: ValueScore, seed: int, slack: int = 2**15
+        self, layers: Sequence[Layer], k: int, score: ValueScore, seed: int, slack: int | None = None
     ) -> None:
-        self._layers, self._k, self._score, self._seed, self._slack = layers, k, score, seed, slack
+        self._layers, self._k, self._score, self._seed = layers, k, score, seed
+        self._slack = max(2**15, k // 2) if slack is None else slack
         sizes = [layer.size for layer in layers]
-        room = min(k, sum(sizes)) + slack
+        room = min(k + self._slack, sum(sizes))
         narrow = torch.int32 if max(sizes, default=0) < 2**31 else torch.int64
         self._index = torch.empty(room, dtype=narrow)
         dtype = functools.reduce(torch.promote_types, [x.dtype for x in layers]) if layers else torch.float32

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -109,10 +110,10 @@ class Merger:
             InputError, FileError: NaN or infinite weights, or a file that cannot be read.
         """
         opened = open_network(network, len(self) + 1)
-        if self._signature is not None:
-            check_same(self._signature, opened)
-        layers = layers_of([opened])
         try:
+            if self._signature is not None:
+                check_same(self._signature, opened)
+            layers = layers_of([opened])
             folded = {layer.name: self._fold(layer, opened) for layer in layers}
             parent = parent_of(opened)
         finally:
@@ -252,8 +253,11 @@ class Merger:
                 "the merger does not know the model to fill: call result(into=model) with a model of the "
                 "networks' architecture, or write(path)"
             )
-        build = importlib.import_module("regraft.models").build  # it lies above this package
-        model: nn.Module = build(self._signature.spec)
+        # through a file, which regraft loads without ever making a dense weight; it lies above this package
+        load = importlib.import_module("regraft.checkpoint").load
+        with tempfile.TemporaryDirectory() as folder:
+            self.write(f"{folder}/merged.safetensors", None)
+            model: nn.Module = load(f"{folder}/merged.safetensors")
         return model
 
     def save(self, path: PathLike) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -21,6 +22,9 @@ Kind = Literal["weight", "bias", "buffer", "first"]
 """What merging does with a part: the weight rule, the bias rule, the average, or the first network's."""
 
 Source = nn.Module | PathLike
+
+MANY = 200
+"""Beyond this number of networks, files are closed after each read: a process may not open them all."""
 
 
 @dataclass(frozen=True)
@@ -202,8 +206,9 @@ def open_network(source: Source, number: int) -> ModelNetwork | FileNetwork:
     )
 
 
-def open_networks(sources: Iterable[Source]) -> list[ModelNetwork | FileNetwork]:
-    """All networks, checked to share one architecture.
+@contextmanager
+def opened(sources: Iterable[Source]) -> Iterator[list[ModelNetwork | FileNetwork]]:
+    """All networks, checked to share one architecture; their files are closed in the end.
 
     Raises:
         InputError: none, a single path or model instead of a list, or something that is neither.
@@ -212,20 +217,25 @@ def open_networks(sources: Iterable[Source]) -> list[ModelNetwork | FileNetwork]
     """
     if isinstance(sources, str | os.PathLike | nn.Module):
         raise InputError("merge takes a list of networks: merge([a, b])")
-    opened: list[ModelNetwork | FileNetwork] = []
-    for number, source in enumerate(sources, 1):
-        network = open_network(source, number)
-        if opened:
-            check_same(opened[0], network)
-        opened.append(network)
-    if not opened:
-        raise InputError("merge got no network: pass at least one model or file")
-    return opened
+    networks: list[ModelNetwork | FileNetwork] = []
+    try:
+        for number, source in enumerate(sources, 1):
+            networks.append(open_network(source, number))
+            check_same(networks[0], networks[-1])
+            if number > MANY:
+                networks[-1].release()
+        if not networks:
+            raise InputError("merge got no network: pass at least one model or file")
+        yield networks
+    finally:
+        for network in networks:
+            network.release()
 
 
 def check_same(first: Described, other: Described) -> None:
     """Raise MismatchError unless both have the same parts, of the same shapes and the same kinds."""
-    for name in (*first.parts, *other.parts):
+    parts = {**other.parts, **first.parts}
+    for name in sorted(parts, key=lambda name: parts[name].kind != "weight"):  # weights say most
         if name not in first.parts or name not in other.parts:
             has, lacks = (first, other) if name in first.parts else (other, first)
             raise MismatchError(
