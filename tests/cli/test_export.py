@@ -33,6 +33,7 @@ def test_npz(network: tuple[Path, nn.Module], capsys: pytest.CaptureFixture[str]
     figures = json.loads(capsys.readouterr().out)
     assert figures["connections"] == 150
     assert figures["input_shape"] == [20]
+    assert Path(figures["runtime"]).name == "numpy_runtime.py"
     assert figures["bytes"] == path.with_suffix(".npz").stat().st_size
     x = torch.randn(3, 20)
     y = torch.from_numpy(Network(path.with_suffix(".npz"))(x.numpy()))

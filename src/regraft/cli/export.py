@@ -43,9 +43,13 @@ def command(
 ) -> None:
     """Write NETWORK for a runtime that needs neither torch nor regraft.
 
-    onnx: for onnxruntime and others; they compute densely, but --sparse and --packed make the file small.
-    c: one C99 file with the weights as constants and NAME_predict(x, y); no library, no allocation.
-    npz: for numpy_runtime.py, which needs NumPy only; copy it to the device beside the file.
+    \b
+    onnx  for onnxruntime and others. They compute densely, but --sparse and
+          --packed make the file small.
+    c     one C99 file with the weights as constants and NAME_predict(x, y);
+          no library, no memory allocation.
+    npz   for numpy_runtime.py, which needs NumPy only: copy it to the device
+          beside the file.
     """
     kind = _kind(kind, out)
     _check_options(kind, values, name, sparse, packed)
@@ -53,6 +57,7 @@ def command(
     shape = None if input_shape is None else _shape(input_shape)
 
     from regraft import checkpoint, export  # torch is slow to import, and --help need not wait
+    from regraft.export import numpy_runtime
 
     model = checkpoint.load(network)
     if kind == "onnx":
@@ -72,6 +77,8 @@ def command(
             "connections": program.nnz,
             "dense_bytes": 4 * sum(s.weight.size for s in program.steps if s.weight is not None),
         }  # fmt: skip
+    if kind == "npz":
+        figures["runtime"] = numpy_runtime.__file__
     write_json(json_path, figures)
     shown = table("export", "", title=f"{network} -> {out}")
     for key, value in figures.items():
