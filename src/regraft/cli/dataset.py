@@ -58,9 +58,12 @@ def parse_classes(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(c.strip() for c in text.split(",") if c.strip())
 
 
-def data_options(default: str | None, seed: int | None = 0) -> Callable[[F], F]:
-    """``--data`` and the options that go with it; ``default`` is the set taken without ``--data``."""
-    named = f"  [default: {default}]" if default else "  [default: the one that the network was trained on]"
+def data_options(
+    default: str | None, seed: int | None = 0, without: str = "the one that the network was trained on"
+) -> Callable[[F], F]:
+    """``--data`` and the options that go with it; ``default`` is the set taken without ``--data``, and where
+    there is none ``without`` says what happens."""
+    named = f"  [default: {default or without}]"
 
     def decorate(function: F) -> F:
         for option in reversed((

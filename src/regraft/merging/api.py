@@ -19,7 +19,7 @@ from regraft.merging.blocks import BLOCK, Piece
 from regraft.merging.combine import Rule
 from regraft.merging.fill import fill
 from regraft.merging.keep import Density, Scope, budgets, check_scope, resparsified, value_score
-from regraft.merging.networks import Layer, Source, layers_of, opened, parent_of
+from regraft.merging.networks import Layer, Source, data_of, layers_of, opened, parent_of
 from regraft.merging.recipe import Recipe, collect, merged_layers, score_name, sparse_names
 from regraft.merging.resparsify import resparsify
 from regraft.probe import Probe
@@ -102,7 +102,8 @@ def merge(
         if out is not None:
             what = recipe.plain(density, scope, score_name(score), len(parents))
             save = importlib.import_module("regraft.checkpoint").save  # it lies above this package
-            save(model, out, provenance={"merge": what, "parents": [parent_of(n) for n in parents]})
+            origin = {"made_by": "regraft.merge", **data_of(parents), "merge": what}
+            save(model, out, provenance={**origin, "parents": [parent_of(n) for n in parents]})
     return model
 
 
@@ -188,6 +189,8 @@ def merge_files(
             shapes={layer.name: layer.shape for layer in layers if layer.name in sparse},
             model=next((n.spec for n in parents if n.spec is not None), None),
             provenance={
+                "made_by": "regraft merge",
+                **data_of(parents),
                 **(provenance or {}),
                 "merge": recipe.plain(density, scope, score, len(parents)),
                 "parents": [parent_of(network) for network in parents],

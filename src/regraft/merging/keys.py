@@ -26,7 +26,7 @@ def draw_seed(generator: torch.Generator | None) -> int:
     """A seed from ``generator``; 0 without one, so that a call without one always gives the same result."""
     if generator is None:
         return 0
-    return int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    return int(torch.randint(2**53, (), generator=generator, device=generator.device))
 
 
 def base(seed: int, name: str, network: int = -1) -> int:

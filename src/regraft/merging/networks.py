@@ -171,6 +171,7 @@ class FileNetwork:
         self._file = NetworkFile(path)
         header = self._file.header
         self.spec: Mapping[str, Any] | None = header.model
+        self.provenance = header.provenance
         self.parts: dict[str, Part] = {}
         owned = {f"{n}.{part}": n for n in header.shapes for part in ("index", "values")}
         for entry, place in self._file.entries.items():
@@ -265,6 +266,12 @@ def check_same(first: Described, other: Described) -> None:
 def _plain(value: Any) -> Any:
     """``value`` as a file would give it back: JSON knows no tuples."""
     return json.loads(json.dumps(value, default=str))
+
+
+def data_of(networks: Sequence[Network]) -> dict[str, Any]:
+    """For provenance: the data that all networks were trained on, where their files say so and agree."""
+    found = [n.provenance.get("data") if isinstance(n, FileNetwork) else None for n in networks]
+    return {"data": found[0]} if found[0] is not None and all(d == found[0] for d in found) else {}
 
 
 def parent_of(network: Network) -> dict[str, Any]:
