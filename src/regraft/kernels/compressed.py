@@ -13,19 +13,22 @@ from regraft.kernels.plan import Plan
 from regraft.weight import SparseWeight
 
 
-def _like(x: Tensor, batch: int, features: int) -> Tensor:
-    """An empty [batch, features] tensor of the layout of ``x``: batch-major, or feature-major if ``x`` is.
-
-    Feature-major is what the kernels gather from, and elementwise operations of torch keep it.
-    """
-    if x.stride(0) == 1 and x.stride(1) != 1:
-        return x.new_empty((features, batch)).t()
-    return x.new_empty((batch, features))
+def is_feature_major(x: Tensor) -> bool:
+    """Whether the samples of each feature of x [batch, features] lie side by side: what the kernels gather
+    from, and what elementwise operations of torch keep."""
+    return x.stride(0) == 1 and x.stride(1) != 1
 
 
-def forward(x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
-    """x [batch, in] (any strides) -> y [batch, out], batch-major or feature-major as ``x`` is."""
-    y = _like(x, x.shape[0], plan.rows)
+def _empty(x: Tensor, features: int, feature_major: bool) -> Tensor:
+    batch = x.shape[0]
+    return x.new_empty((features, batch)).t() if feature_major else x.new_empty((batch, features))
+
+
+def forward(
+    x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, feature_major: bool | None = None
+) -> Tensor:
+    """x [batch, in] (any strides) -> y [batch, out], feature-major or batch-major; default: as ``x`` is."""
+    y = _empty(x, plan.rows, is_feature_major(x) if feature_major is None else feature_major)
     native.module().forward(
         native.is_float64(x.dtype), plan.rows, plan.cols, plan.nnz, plan.at[0], plan.at[1], x.shape[0], 0,
         values.data_ptr(), 0 if bias is None else bias.data_ptr(),
@@ -40,7 +43,7 @@ def backward(
     """Gradients of input [batch, in], values [nnz] and bias [out], where wanted; each row of ``dy`` is
     read once for the first two."""
     batch = x.shape[0]
-    dx = _like(x, batch, plan.cols) if want[0] else None
+    dx = _empty(x, plan.cols, is_feature_major(x)) if want[0] else None
     dvalues = x.new_empty(plan.nnz) if want[1] else None
     dbias = x.new_empty(plan.rows) if want[2] else None
     native.module().backward(
@@ -56,19 +59,21 @@ class _Linear(torch.autograd.Function):
     """x [batch, in], values [nnz], bias [out] or None -> x W^T + b [batch, out]."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, feature_major: bool | None
+    ) -> Tensor:
         ctx.save_for_backward(x, values)
         ctx.plan = plan
-        return forward(x, values, bias, plan)
+        return forward(x, values, bias, plan, feature_major)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         (dy,) = grads
         x, values = ctx.saved_tensors
         want = tuple(ctx.needs_input_grad[:3])
         if torch.is_grad_enabled() or dy.device.type != "cpu" or dy.dtype != x.dtype:
-            return *_differentiable(x, values, dy, ctx.plan, want), None
-        return *backward(x, values, dy, ctx.plan, want), None
+            return *_differentiable(x, values, dy, ctx.plan, want), None, None
+        return *backward(x, values, dy, ctx.plan, want), None, None
 
 
 def _differentiable(
@@ -84,13 +89,16 @@ def _differentiable(
     )
 
 
-def linear(x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
+def linear(
+    x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, feature_major: bool | None = None
+) -> Tensor:
     """x [..., in] -> x W^T + b [..., out] through the compiled kernels; differentiable any number of times.
 
-    ``x``, ``values`` and ``bias`` are of one type, float32 or float64, on the CPU.
+    ``x``, ``values`` and ``bias`` are of one type, float32 or float64, on the CPU. A result of two dimensions
+    is laid out feature-major or batch-major; default: as ``x`` is.
     """
     flat = x if x.ndim == 2 else x.reshape(-1, plan.cols)
-    y: Tensor = _Linear.apply(flat, values, bias, plan)  # type: ignore[no-untyped-call]
+    y: Tensor = _Linear.apply(flat, values, bias, plan, feature_major)  # type: ignore[no-untyped-call]
     return y if x.ndim == 2 else y.reshape(*x.shape[:-1], plan.rows)
 
 

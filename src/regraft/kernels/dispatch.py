@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from regraft.errors import unknown
-from regraft.kernels import compressed, materialised, native, plan
+from regraft.kernels import compressed, layout, materialised, native, plan
 from regraft.weight import SparseWeight
 
 MODES = ("auto", "compressed", "materialised")
@@ -87,11 +87,11 @@ def linear(x: Tensor, weight: SparseWeight, bias: Tensor | None) -> Tensor:
     values = weight.values
     if torch.compiler.is_compiling() or not _fits(x, values, weight, bias):
         return materialised.linear(x, weight, bias)
-    if weight.nnz == weight.size and _mode == "auto":
+    handed_on = x.ndim == 2 and compressed.is_feature_major(x)
+    if weight.nnz == weight.size and _mode == "auto" and not handed_on:
         return compressed.full(x, weight, bias)
-    batch = x.numel() // weight.shape[1]
-    if _mode == "compressed" or faster_compressed(weight, batch):
-        return compressed.linear(x, values, bias, plan.of(weight))
+    if _mode == "compressed" or handed_on or faster_compressed(weight, x.numel() // weight.shape[1]):
+        return compressed.linear(x, values, bias, plan.of(weight), layout.of(weight))
     return materialised.linear(x, weight, bias)
 
 

@@ -131,27 +131,38 @@ INLINE int64_t NAME(place)(int64_t features, int64_t f, int64_t v0, int64_t v1) 
     return (features * v0 + f * (v1 - v0)) * L;
 }
 
+INLINE void NAME(transpose4)(const T *from, int64_t stride, T *to, int64_t to_stride) {
+    quad r0 = *(const quad *)from, r1 = *(const quad *)(from + stride);
+    quad r2 = *(const quad *)(from + 2 * stride), r3 = *(const quad *)(from + 3 * stride);
+    quad s0 = SHUFFLE4(r0, r1, 0, 4, 1, 5), s1 = SHUFFLE4(r0, r1, 2, 6, 3, 7);
+    quad s2 = SHUFFLE4(r2, r3, 0, 4, 1, 5), s3 = SHUFFLE4(r2, r3, 2, 6, 3, 7);
+    *(quad *)to = SHUFFLE4(s0, s2, 0, 1, 4, 5);
+    *(quad *)(to + to_stride) = SHUFFLE4(s0, s2, 2, 3, 6, 7);
+    *(quad *)(to + 2 * to_stride) = SHUFFLE4(s1, s3, 0, 1, 4, 5);
+    *(quad *)(to + 3 * to_stride) = SHUFFLE4(s1, s3, 2, 3, 6, 7);
+}
+
+/* to[f, b] = from[b, f], in blocks whose lines stay in the first cache; on the side of the longer stride,
+ * whose lines may fall on one another there, only four rows at a time. */
 static void NAME(transpose)(const T *from, int64_t stride, T *to, int64_t to_stride, int64_t nb, int64_t nf) {
-    int64_t b = 0;
-    for (; b + 4 <= nb; b += 4) {
-        const T *row = from + b * stride;
-        int64_t f = 0;
-        for (; f + 4 <= nf; f += 4) {
-            quad r0 = *(const quad *)(row + f), r1 = *(const quad *)(row + stride + f);
-            quad r2 = *(const quad *)(row + 2 * stride + f), r3 = *(const quad *)(row + 3 * stride + f);
-            quad s0 = SHUFFLE4(r0, r1, 0, 4, 1, 5), s1 = SHUFFLE4(r0, r1, 2, 6, 3, 7);
-            quad s2 = SHUFFLE4(r2, r3, 0, 4, 1, 5), s3 = SHUFFLE4(r2, r3, 2, 6, 3, 7);
-            T *out = to + f * to_stride + b;
-            *(quad *)(out) = SHUFFLE4(s0, s2, 0, 1, 4, 5);
-            *(quad *)(out + to_stride) = SHUFFLE4(s0, s2, 2, 3, 6, 7);
-            *(quad *)(out + 2 * to_stride) = SHUFFLE4(s1, s3, 0, 1, 4, 5);
-            *(quad *)(out + 3 * to_stride) = SHUFFLE4(s1, s3, 2, 3, 6, 7);
+    const int64_t whole_b = nb & ~(int64_t)3, whole_f = nf & ~(int64_t)3;
+    for (int64_t f0 = 0; f0 < whole_f; f0 += 16) {
+        int64_t f1 = f0 + 16 < whole_f ? f0 + 16 : whole_f;
+        for (int64_t b0 = 0; b0 < whole_b; b0 += 16) {
+            int64_t b1 = b0 + 16 < whole_b ? b0 + 16 : whole_b;
+            if (stride > to_stride) {
+                for (int64_t b = b0; b < b1; b += 4)
+                    for (int64_t f = f0; f < f1; f += 4)
+                        NAME(transpose4)(from + b * stride + f, stride, to + f * to_stride + b, to_stride);
+            } else {
+                for (int64_t f = f0; f < f1; f += 4)
+                    for (int64_t b = b0; b < b1; b += 4)
+                        NAME(transpose4)(from + b * stride + f, stride, to + f * to_stride + b, to_stride);
+            }
         }
-        for (; f < nf; f++)
-            for (int64_t i = 0; i < 4; i++) to[f * to_stride + b + i] = row[i * stride + f];
     }
-    for (; b < nb; b++)
-        for (int64_t f = 0; f < nf; f++) to[f * to_stride + b] = from[b * stride + f];
+    for (int64_t b = 0; b < nb; b++)
+        for (int64_t f = b < whole_b ? whole_f : 0; f < nf; f++) to[f * to_stride + b] = from[b * stride + f];
 }
 
 /* Pack features [f0, f1) of `m` into tiles. */
