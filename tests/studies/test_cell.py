@@ -52,6 +52,9 @@ def test_figures_are_json_and_the_report_has_all_sparsities(two, digits) -> None
     kinds = figures[0]["merged"]
     assert kinds["resparsified"]["networks"] == 75
     assert kinds["union, two different parents"]["networks"] == 25
+    assert figures[0]["nnstd_between_parents"] == pytest.approx(
+        cells[0].networks[0].topology.nnstd(cells[0].networks[1].topology)
+    )
     results = check(cell.results(cells, recipe, digits))
     assert [g["name"] for g in results["grids"]] == [
         "sparsity 0.5, resparsified",
