@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from regraft import models
 from regraft.errors import FileError, MismatchError, RegraftError
 from regraft.files import Header, NetworkFile, PathLike, read_network, write_network
-from regraft.layers import SPARSE_TYPE, SparseLayer, SparseLinear, sparsifiable, sparsify
+from regraft.layers import SPARSE_TYPE, SparseLayer, SparseLinear, sparsify
 from regraft.topology import Topology
 from regraft.weight import SparseWeight
 
@@ -197,14 +197,12 @@ def _check_fit(model: nn.Module, tensors: Mapping[str, Tensor], header: Header, 
                 f"'{name}' is sparse in the {kind}, but dense in '{path}': pass a module in which it is "
                 "dense (regraft.densify)"
             )
-    if any(name not in weights for name in header.shapes):
-        layers = sparsifiable(model)
-        for name in header.shapes:
-            if name not in weights and name.removesuffix(".weight") not in layers:
-                raise MismatchError(
-                    f"'{name}' is sparse in '{path}', but in the {kind} it belongs to a "
-                    f"layer that cannot be made sparse"
-                )
+    for name in header.shapes:
+        if name not in weights and type(model.get_submodule(name.rpartition(".")[0])) not in SPARSE_TYPE:
+            raise MismatchError(
+                f"'{name}' is sparse in '{path}', but in the {kind} it belongs to a layer that cannot be "
+                "made sparse"
+            )
 
 
 def _listed(names: Iterable[str], most: int = 8) -> str:

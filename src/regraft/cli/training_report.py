@@ -35,7 +35,7 @@ def history_table(history: History) -> Table:
         "epoch",
         "train loss",
         "test loss",
-        "test accuracy",
+        "accuracy",
         "lr",
         *(("rate", "replaced") if evolves else ()),
         "s",

@@ -58,6 +58,7 @@ def make_mlp(spec: Mapping[str, Any]) -> nn.Sequential:
     check_fields(spec, ("sizes", "activation", "dropout"))
     sizes = check_sizes(spec, "sizes", at_least=2)
     dropout = check_probability(spec["dropout"])
+    activation(spec["activation"])  # an unknown one is refused even where there is no hidden layer
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     for i, (n_in, n_out) in enumerate(itertools.pairwise(sizes), start=1):
         layers[f"fc{i}"] = nn.Linear(n_in, n_out)

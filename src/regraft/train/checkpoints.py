@@ -241,6 +241,8 @@ def _take_over(run: Run, state: Mapping[str, Any]) -> None:
     if not all(isinstance(n, int) and n >= 0 for n in counters) or state["batch"] > len(run.losses):
         raise ValueError(f"the counters {counters}")
     run.epoch, run.batch, run.step = counters
+    # torch's schedules warn where no step of this optimizer object came before theirs
+    run.optimizer._opt_called = run.step > 0  # type: ignore[attr-defined]
     run.figures = dict(state["figures"])
     run.history = History(list(state["history"]["epochs"]), state["history"]["stopped"])
     torch.set_rng_state(state["random"]["cpu"])
