@@ -15,6 +15,7 @@ import pytest
 
 from regraft import report
 from regraft.errors import FileError, InputError, MissingDependency
+from regraft.report import plots
 from regraft.report.page import cell, summary
 
 VOID = {"meta", "line", "path", "rect", "br", "image", "use"}
@@ -175,6 +176,19 @@ def test_more_than_eight_networks_share_one_colour_under_their_mean() -> None:
     html = report.render({"curves": curves})
     assert "each of 12 networks" in html
     assert "</svg>\nmean</li>" in html
+
+
+def test_the_table_of_a_long_training_has_some_epochs_and_the_last() -> None:
+    curve = {"name": "n", "epochs": list(range(1, 1501)), "accuracy": [e / 2000 for e in range(1, 1501)]}
+    rows = plots.curves([curve]).data["rows"]  # type: ignore[list-item]
+    assert [row[0] for row in rows[:2]] == ["15", "30"]
+    assert rows[-1] == ["1500", "75.0"]
+    assert len(rows) == 100
+
+
+def test_the_reference_is_a_line_with_its_number(results: dict[str, Any]) -> None:
+    html = report.render({"points": results["points"], "reference": results["reference"]})
+    assert "parents, mean: 96.8 %" in html
 
 
 def test_a_name_in_another_script_is_no_warning() -> None:

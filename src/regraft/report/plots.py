@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+MOST_ROWS = 100
+"""Epochs in the table of a long training: evenly apart, and always the last."""
+
+
 def curves(parts: Sequence[Curve], name: str = "curves") -> Chart:
     """Test accuracy against epochs, a line for each network.
 
@@ -47,7 +51,9 @@ def curves(parts: Sequence[Curve], name: str = "curves") -> Chart:
         legend = [Key("mean", 1), Key(f"each of {len(parts)} networks", 0)]
     epochs = sorted({e for c in parts for e in c["epochs"]})
     by_epoch = [dict(zip(c["epochs"], c["accuracy"], strict=True)) for c in parts]
-    rows = [[f"{e:g}", *(percent(at.get(e)) for at in by_epoch)] for e in epochs]
+    apart = -(-len(epochs) // MOST_ROWS)
+    told = [e for i, e in enumerate(epochs, start=1) if i % apart == 0 or i == len(epochs)]
+    rows = [[f"{e:g}", *(percent(at.get(e)) for at in by_epoch)] for e in told]
     return Chart(
         "Accuracy while training",
         "Each line is one network; its topology changes as it trains.",
@@ -78,6 +84,7 @@ def scatter(points: Sequence[Point], reference: Reference | None = None, name: s
             ax.axhline(100 * reference["accuracy"], color=svg.MUTED, linestyle=(0, (6, 3)))
         ax.set_xlabel("NNSTD to a parent (0 equal, 1 disjoint)")
         ax.set_ylabel("Test accuracy (%)")
+        ax.locator_params(axis="x", nbins=5)
         # ellipses may reach beyond what an accuracy can be; the axis need not
         seen = [100 * p["accuracy"] for p in (*points, *([] if reference is None else [reference]))]
         margin = 0.08 * (max(seen) - min(seen)) + 1
