@@ -232,6 +232,7 @@ def way(x, weight, *options):
 
 @needs_kernels
 def test_choice():
+    torch.set_num_threads(1)
     x = torch.randn(8, 16, 16, 16)
     options = ((1, 1), (1, 1), (1, 1), 1)
     shape = (16, 16, 3, 3)
@@ -246,6 +247,16 @@ def test_choice():
         assert way(x, sparse, *options) == "materialised"
     assert way(x.bfloat16(), weight_of(shape, 0.05, torch.bfloat16), *options) == "materialised"
     assert way(torch.randn(0, 16, 16, 16), sparse, *options) == "materialised"
+
+
+@needs_kernels
+def test_choice_counts_threads():
+    """With many more threads for dense convolutions, only sparser layers go the direct way."""
+    weight = weight_of((64, 64, 3, 3), 0.2, torch.float32)
+    torch.set_num_threads(1)
+    assert convolution.faster_compressed(weight, (8, 8), 32)
+    torch.set_num_threads(4)
+    assert not convolution.faster_compressed(weight, (8, 8), 32)
 
 
 @needs_kernels

@@ -33,8 +33,23 @@ def available() -> bool:
 
 
 def faster_compressed(weight: SparseWeight, out_size: tuple[int, int], batch: int) -> bool:
-    """Whether the direct way is the faster one for a convolution, by the measured crossovers."""
-    return weight.nnz < 0.2 * weight.size
+    """Whether the direct way is the faster one for a convolution, by the measured crossovers
+    (docs/results/sparse-convolution.md).
+
+    Dense convolutions gain from many channels, and the direct way loses to padding on tiny images. The
+    crossovers were measured with as many threads for both; torch often has more.
+    """
+    if weight.shape[0] <= 16:
+        crossover = 0.6
+    elif weight.shape[0] <= 32:
+        crossover = 0.45
+    elif batch > 1 and out_size[0] * out_size[1] < 36:
+        crossover = 0.25
+    else:
+        crossover = 0.35
+    threads = native.get_threads()
+    fair = min(1.0, threads / torch.get_num_threads())
+    return weight.nnz < crossover * fair * weight.size
 
 
 def conv(
