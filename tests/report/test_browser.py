@@ -90,6 +90,22 @@ def test_open_tables_fit_a_phone(browser: Any, results: dict[str, Any], tmp_path
     assert browser.evaluate(MEASURE)["overflow"] == 0
 
 
+def test_twenty_networks_have_room(browser: Any, tmp_path: Path) -> None:
+    names = [f"seed {i}" for i in range(20)]
+    nnstd = [[0.0 if i == j else 0.9 for j in range(20)] for i in range(20)]
+    curves = [{"name": n, "epochs": [1, 2], "accuracy": [0.5, 0.6]} for n in names]
+    counts = [{"name": n, "counts": [float(i) for i in range(64)]} for n in names]
+    results = {
+        "distances": {"names": names, "nnstd": nnstd},
+        "curves": curves,
+        "pattern": {"shape": [8, 8], "networks": counts},
+    }
+    browser.open(report.write(tmp_path / "report.html", results), 390)
+    seen = browser.evaluate(MEASURE)
+    assert seen["overflow"] == 0
+    assert seen["outside"] == []
+
+
 def test_the_browser_test_would_notice_a_request(browser: Any, html: str, tmp_path: Path) -> None:
     """The content security policy of the page itself stops what should not be there, and the log says so."""
     path = tmp_path / "report.html"

@@ -25,7 +25,7 @@ DEFAULT = demo.RECIPE
 
 @click.command()
 @data_options("digits")
-@click.option("--networks", type=click.IntRange(2, 100), default=4, help="Networks to train, one seed each.")
+@click.option("--networks", type=click.IntRange(2, 20), default=4, help="Networks to train, one seed each.")
 @click.option("--epochs", type=click.IntRange(min=1), default=DEFAULT.epochs, help="Passes over the data.")
 @click.option(
     "--density",

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+MOST_COLUMNS = 8
+"""More cells in a row have no room for their numbers; a colour bar stands beside them instead."""
+
+
 def grid(part: Grid, metric: str, limits: tuple[float, float], name: str) -> Chart:
     """Weight rule x bias rule as a heatmap with the number in each cell.
 
@@ -78,12 +82,17 @@ def heatmap(
     else:
         norm = Normalize(low, high if high > low else low + 1e-9)
     scale = matplotlib.colormaps["viridis_r" if log else "viridis"]
-    ax.pcolormesh(np.ma.masked_invalid(table), cmap=scale, norm=norm, edgecolors=svg.LINES, linewidth=0.6)
-    size = 10 if len(columns) <= 6 else 8
-    for i, j in np.ndindex(table.shape):
-        value = None if np.isnan(table[i, j]) else float(table[i, j])
-        ink = svg.INK if value is None else _readable(scale(norm(value)))
-        ax.text(j + 0.5, i + 0.5, write(value), ha="center", va="center", color=ink, fontsize=size)
+    mesh = ax.pcolormesh(
+        np.ma.masked_invalid(table), cmap=scale, norm=norm, edgecolors=svg.LINES, linewidth=0.6
+    )
+    if len(columns) <= MOST_COLUMNS:
+        for i, j in np.ndindex(table.shape):
+            value = None if np.isnan(table[i, j]) else float(table[i, j])
+            ink = svg.INK if value is None else _readable(scale(norm(value)))
+            size = 10 if len(columns) <= 6 else 8
+            ax.text(j + 0.5, i + 0.5, write(value), ha="center", va="center", color=ink, fontsize=size)
+    else:
+        ax.figure.colorbar(mesh, ax=ax, shrink=0.8, pad=0.02)
     ax.set_xticks(np.arange(len(columns)) + 0.5, labels=[short(c) for c in columns])
     ax.set_yticks(np.arange(len(rows)) + 0.5, labels=[short(r) for r in rows])
     if _slanted(columns):
