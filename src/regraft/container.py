@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeGuard
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -148,8 +149,8 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
     return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
 
 
-def read_elements(file: IO[bytes], entry: Entry, start: int, stop: int) -> Tensor | None:
-    """Elements ``[start, stop)`` of a flattened tensor; None where the file ends before them."""
+def read_elements(file: IO[bytes], entry: Entry, start: int, stop: int) -> npt.NDArray[np.uint8] | None:
+    """The bytes of the elements ``[start, stop)`` of a flattened tensor; None where the file ends before."""
     width = entry.dtype.itemsize
     raw = np.empty((stop - start) * width, dtype=np.uint8)
     file.seek(entry.start + start * width)
@@ -159,7 +160,7 @@ def read_elements(file: IO[bytes], entry: Entry, start: int, stop: int) -> Tenso
         if not got:
             return None
         done += got
-    return torch.from_numpy(raw).view(entry.dtype) if raw.nbytes else torch.empty(0, dtype=entry.dtype)
+    return raw
 
 
 def corrupt(path: PathLike, why: str) -> FileError:

@@ -143,8 +143,8 @@ def bad_file(kind: str, good: Path, folder: Path) -> Path:
         safetensors.torch.save_file({"fc1.weight": torch.zeros(12, 64)}, path)
         return path
     content = {
-        "truncated": raw[: len(raw) // 2], "truncated-header": raw[:60], "empty": b"", "text": b"not a network",
-        "pickle": b"\x80\x04\x95" + bytes(90), "longer": raw + b"x",
+        "truncated": raw[: len(raw) // 2], "truncated-header": raw[:60], "empty": b"",
+        "text": b"not a network", "pickle": b"\x80\x04\x95" + bytes(90), "longer": raw + b"x",
     }  # fmt: skip
     path.write_bytes(content[kind])
     return path

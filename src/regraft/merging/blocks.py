@@ -36,20 +36,22 @@ class _Folded:
         self._total = torch.zeros(width, dtype=torch.float64)
         small = networks < 256
         self._count = torch.zeros(width, dtype=torch.uint8 if small else torch.int32)
+        # where nothing looks at the counts, they only say whether a position is there
+        self._mark = None if rule.counted or over == "present" else torch.ones_like(self._count)
 
     def clear(self) -> None:
         self._total.zero_()
         self._count.zero_()
 
     def add(self, network: int, at: Tensor | slice, values: Tensor, draw: combine.Uniform) -> None:
-        fold(self._rule, self._total, self._count, at, values, draw)
+        fold(self._rule, self._total, self._count, at, values, draw, self._mark)
 
     def present(self, start: int, stop: int) -> Tensor:
         return start + self._count[start:stop].nonzero().squeeze(1)
 
     def merged(self, at: Tensor) -> Tensor:
-        divisor = self._networks if self._over == "networks" else self._count[at]
-        return self._rule.finish(self._total[at], divisor)
+        divisor = self._networks if self._over == "networks" else self._count.index_select(0, at)
+        return self._rule.finish(self._total.index_select(0, at), divisor)
 
 
 def fold(
@@ -59,13 +61,17 @@ def fold(
     at: Tensor | slice,
     values: Tensor,
     draw: combine.Uniform,
+    mark: Tensor | None = None,
 ) -> None:
-    """Fold one network's entries at the addresses ``at`` into ``total`` (float64) and ``count``, in place."""
+    """Fold one network's entries at the addresses ``at`` into ``total`` (float64) and ``count``, in place.
+
+    With ``mark``, a vector of ones, the count only becomes 1.
+    """
     if isinstance(at, slice):
         count[at] += 1
         total[at] = rule.update(total[at], values.double(), count[at], draw)
         return
-    more = count.gather(0, at) + 1
+    more = count.gather(0, at) + 1 if mark is None else mark[: at.numel()]
     count.scatter_(0, at, more)
     total.scatter_(0, at, rule.update(total.index_select(0, at), values.double(), more, draw))
 
@@ -136,7 +142,9 @@ def _by_range(
         slots.clear()
         for i, reader in enumerate(readers):
             index, values = reader.take(start, stop)
-            at = slice(0, stop - start) if index is None else index - start
+            at: Tensor | slice = slice(0, stop - start)
+            if index is not None and index.numel() < stop - start:
+                at = index - start
             slots.add(i, at, values, _draw(bases[i], index, start, stop))
             _release(networks, i)
         yield from _pieces(layer, rule, slots, stop - start, start)

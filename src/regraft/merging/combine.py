@@ -37,6 +37,8 @@ class Combine:
             in [0, 1).
         finish: ``(folded, count) -> merged``, where ``count`` is the number of networks, or, with
             ``over="present"``, of those that have the position.
+        counted: whether ``update`` looks at ``count``; where it does not, blocks need not keep it for each
+            step, and ``count`` is then of no meaning to it.
 
     >>> largest = Combine("largest", lambda folded, new, count, uniform: torch.maximum(folded, new))
     >>> largest.update(torch.tensor([1.0]), torch.tensor([3.0]), torch.tensor([2]), None).item()
@@ -46,6 +48,7 @@ class Combine:
     name: str
     update: Callable[[Tensor, Tensor, Tensor, Uniform], Tensor]
     finish: Callable[[Tensor, Tensor], Tensor] = _as_it_is
+    counted: bool = True
 
 
 def _strongest(kept: Tensor, new: Tensor, count: Tensor, uniform: Uniform) -> Tensor:
@@ -68,20 +71,20 @@ def _zero(folded: Tensor, new: Tensor, count: Tensor, uniform: Uniform) -> Tenso
     return folded
 
 
-magnitude = Combine("magnitude", _strongest)
+magnitude = Combine("magnitude", _strongest, counted=False)
 """The value of the largest magnitude; among equals that of the first network."""
 
-average = Combine("average", _sum, _mean)
+average = Combine("average", _sum, _mean, counted=False)
 """The sum divided by the number of networks; absent weights count as 0 unless ``over="present"``."""
 
-addition = Combine("addition", _sum)
+addition = Combine("addition", _sum, counted=False)
 """The sum."""
 
 random = Combine("random", _one_of)
 """The value of one of the networks that have the position, each equally likely: the k-th arrival takes the
 place with probability 1/k."""
 
-nothing = Combine("nothing", _zero)
+nothing = Combine("nothing", _zero, counted=False)
 """0 everywhere: the control of thesis 1. The connections stay, with the value 0."""
 
 RULES: dict[str, Combine] = {r.name: r for r in (magnitude, average, addition, random, nothing)}

@@ -99,7 +99,7 @@ class Best:
         self, layers: Sequence[Layer], k: int, score: ValueScore, seed: int, slack: int | None = None
     ) -> None:
         self._layers, self._k, self._score, self._seed = layers, k, score, seed
-        self._slack = max(2**15, k // 2) if slack is None else slack
+        self._slack = max(2**15, k) if slack is None else slack
         sizes = [layer.size for layer in layers]
         room = min(k + self._slack, sum(sizes))
         narrow = torch.int32 if max(sizes, default=0) < 2**31 else torch.int64
@@ -118,7 +118,8 @@ class Best:
     def _take(self, number: int, index: Tensor, values: Tensor) -> None:
         if self._threshold is not None:
             good = self._scores(values, self._layers[number].name) >= self._threshold
-            index, values = index[good], values[good]
+            kept = good.nonzero().squeeze(1)
+            index, values = index.index_select(0, kept), values.index_select(0, kept)
         if sum(self._held) + values.numel() > self._values.numel():
             self._compact()
         at = slice(sum(self._held), sum(self._held) + values.numel())
