@@ -8,9 +8,17 @@ native = Extension(
     "regraft.kernels._native",
     sources=[
         SOURCES + name
-        for name in ("module.c", "pool.c", "plan.c", "isa_baseline.c", "isa_avx2.c", "isa_avx512.c")
+        for name in (
+            "module.c",
+            "pool.c",
+            "plan.c",
+            "rewire.c",
+            "isa_baseline.c",
+            "isa_avx2.c",
+            "isa_avx512.c",
+        )
     ],
-    depends=[SOURCES + name for name in ("common.h", "fused.h", "mlp.h", "pool.h", "tile.h")],
+    depends=[SOURCES + name for name in ("common.h", "fused.h", "mlp.h", "pool.h", "rewire.h", "tile.h")],
     define_macros=[("Py_LIMITED_API", "0x030B0000")],
     py_limited_api=True,
     # -ffast-math would switch the whole process to flush-to-zero when linked: only its harmless parts here

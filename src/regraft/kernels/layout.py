@@ -1,8 +1,8 @@
 """Which sparse layers hand their output on feature-major.
 
 A [batch, features] tensor with strides (1, batch) is what kernels gather from, and elementwise operations
-keep it: from one sparse layer to the next it needs no copy. Dense layers and normalisations are slow on it. So
-a layer hands it on exactly where the next consumer is known to be a sparse layer.
+keep it: from one sparse layer to the next it needs no copy. Dense layers and normalisations are slow on it.
+So a layer hands it on exactly where the next consumer is known to be a sparse layer.
 """
 
 from __future__ import annotations

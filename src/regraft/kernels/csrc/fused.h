@@ -13,21 +13,28 @@ typedef struct NAME(fused) {
     int64_t b0;          /* first element of the tile */
 } NAME(fused_t);
 
-/* One value's part in SGD; `g` is the gradient from this tile. */
-INLINE void NAME(learn)(const NAME(columns_t) * a, int64_t k, int64_t j, T v, T g) {
-    const NAME(fused_t) *f = a->fused;
-    if (!a->first_tile) g += f->gradients[k];
-    if (!f->last_tile) {
-        f->gradients[k] = g;
-        return;
+/* The part of `count` values (at most 4) in SGD, the entries k, k + 1, ... of column order at the places j: v
+ * and m are their values and momenta, g their gradients from this tile. */
+INLINE void NAME(learn)(const NAME(fused_t) * f, int first_tile, int64_t k, const int32_t *j, int count, quad v,
+                        quad m, quad g) {
+    if (!first_tile || !f->last_tile) {
+#pragma GCC unroll 4
+        for (int u = 0; u < count; u++) {
+            if (!first_tile) g[u] += f->gradients[k + u];
+            f->gradients[k + u] = g[u];
+        }
+        if (!f->last_tile) return;
     }
     g += f->decay * v;
+    m = f->beta * m + g;
     if (f->momentum) {
-        T m = f->beta * f->momentum[j] + g;
-        f->momentum[j] = m;
-        g = f->nesterov ? g + f->beta * m : m;
+#pragma GCC unroll 4
+        for (int u = 0; u < count; u++) f->momentum[j[u]] = m[u];
     }
-    f->values[j] = v - f->rate * g;
+    if (f->nesterov) m = g + f->beta * m;
+    v -= f->rate * m;
+#pragma GCC unroll 4
+    for (int u = 0; u < count; u++) f->values[j[u]] = v[u];
 }
 
 /* ---- dropout: whether an element is kept depends on (seed, feature, sample) alone ---------------------- */

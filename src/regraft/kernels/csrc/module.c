@@ -11,6 +11,7 @@
 #endif
 
 #include "common.h"
+#include "rewire.h"
 
 static const isa_t *isa = &isa_baseline;
 
@@ -279,6 +280,52 @@ static PyObject *py_plan(PyObject *self, PyObject *args) {
     return PyBool_FromLong(bad == 0);
 }
 
+/* ---- rewiring ------------------------------------------------------------------------------------------ */
+
+/* smallest(double, values, n, sign, k, out) -> how many */
+static PyObject *py_smallest(PyObject *self, PyObject *args) {
+    (void)self;
+    int dtype, sign;
+    long long n, k;
+    addr values, out;
+    if (!PyArg_ParseTuple(args, "pKLiLK", &dtype, &values, &n, &sign, &k, &out)) return NULL;
+    int64_t taken;
+    Py_BEGIN_ALLOW_THREADS
+    taken = rewire_smallest(AT(values), dtype, n, sign, k, AT(out));
+    Py_END_ALLOW_THREADS
+    return taken < 0 ? PyErr_NoMemory() : PyLong_FromLongLong(taken);
+}
+
+/* random_inactive(index, nnz, size, k, seed, out) */
+static PyObject *py_random_inactive(PyObject *self, PyObject *args) {
+    (void)self;
+    long long nnz, size, k;
+    addr index, seed, out;
+    if (!PyArg_ParseTuple(args, "KLLLKK", &index, &nnz, &size, &k, &seed, &out)) return NULL;
+    int failed;
+    Py_BEGIN_ALLOW_THREADS
+    failed = rewire_random(AT(index), nnz, size, k, seed, AT(out));
+    Py_END_ALLOW_THREADS
+    if (failed) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+/* merge(index, nnz, dropped, n_dropped, grown, n_grown, merged, kept_old, kept_new) -> survivors, or -1 */
+static PyObject *py_merge(PyObject *self, PyObject *args) {
+    (void)self;
+    long long nnz, n_dropped, n_grown;
+    addr index, dropped, grown, merged, kept_old, kept_new;
+    if (!PyArg_ParseTuple(args, "KLKLKLKKK", &index, &nnz, &dropped, &n_dropped, &grown, &n_grown, &merged,
+                          &kept_old, &kept_new))
+        return NULL;
+    int64_t kept;
+    Py_BEGIN_ALLOW_THREADS
+    kept = rewire_merge(AT(index), nnz, AT(dropped), n_dropped, AT(grown), n_grown, AT(merged), AT(kept_old),
+                        AT(kept_new));
+    Py_END_ALLOW_THREADS
+    return PyLong_FromLongLong(kept);
+}
+
 /* ---- settings ------------------------------------------------------------------------------------------ */
 
 static const isa_t *best_isa(const char *most) {
@@ -330,6 +377,9 @@ static PyMethodDef methods[] = {
     {"backward", py_backward, METH_VARARGS, "One linear layer backward."},
     {"step", py_step, METH_VARARGS, "One fused step of training."},
     {"plan", py_plan, METH_VARARGS, "Both traversals from sorted positions."},
+    {"smallest", py_smallest, METH_VARARGS, "Places of the values closest to zero."},
+    {"random_inactive", py_random_inactive, METH_VARARGS, "Distinct inactive positions."},
+    {"merge", py_merge, METH_VARARGS, "Drop places and grow positions."},
     {"use_isa", py_use_isa, METH_VARARGS, "Choose the instruction set."},
     {"lanes", py_lanes, METH_VARARGS, "Elements in a vector."},
     {"get_threads", py_get_threads, METH_NOARGS, "Threads of the kernels."},

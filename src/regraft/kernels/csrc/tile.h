@@ -316,6 +316,10 @@ INLINE void NAME(backward_columns)(const int nv, const int want_dx, const int wa
                                    const NAME(columns_t) * a, int64_t c0, int64_t c1) {
     const int64_t w = nv * L;
     const int32_t *row = a->row, *perm = a->perm;
+    const T *values = a->values;
+    /* a copy that no store can reach, so that it stays in registers */
+    const NAME(fused_t) f = fused ? *a->fused : (NAME(fused_t)){0};
+    const int first_tile = a->first_tile;
     for (int64_t c = c0; c < c1; c++) {
         vec x[WIDEST], dx[WIDEST];
         if (want_dv) NAME(load)(x, a->x + c * a->x_stride, nv, a->n);
@@ -327,12 +331,13 @@ INLINE void NAME(backward_columns)(const int nv, const int want_dx, const int wa
         int64_t k = a->colptr[c], end = a->colptr[c + 1];
         for (; k + 4 <= end; k += 4) {
             const vec *dy[4];
-            T v[4];
+            quad v, m = {0};
             vec d[4];
 #pragma GCC unroll 4
             for (int u = 0; u < 4; u++) {
                 dy[u] = (const vec *)(a->dy + row[k + u] * w);
-                v[u] = a->values[perm[k + u]];
+                v[u] = values[perm[k + u]];
+                if (fused && f.momentum) m[u] = f.momentum[perm[k + u]];
                 d[u] = (vec){0};
             }
 #pragma GCC unroll 4
@@ -348,18 +353,16 @@ INLINE void NAME(backward_columns)(const int nv, const int want_dx, const int wa
             }
             if (want_dv) {
                 quad s = NAME(dots)(d[0], d[1], d[2], d[3]);
+                if (fused)
+                    NAME(learn)(&f, first_tile, k, perm + k, 4, v, m, s);
 #pragma GCC unroll 4
-                for (int u = 0; u < 4; u++) {
-                    if (fused)
-                        NAME(learn)(a, k + u, perm[k + u], v[u], s[u]);
-                    else
-                        NAME(keep)(a->dvalues + perm[k + u], s[u], a->first_tile);
-                }
+                for (int u = 0; u < 4; u++)
+                    if (!fused) NAME(keep)(a->dvalues + perm[k + u], s[u], first_tile);
             }
         }
         for (; k < end; k++) {
             const vec *dy = (const vec *)(a->dy + row[k] * w);
-            T v = a->values[perm[k]];
+            T v = values[perm[k]];
             vec d = {0};
 #pragma GCC unroll 8
             for (int i = 0; i < nv; i++) {
@@ -368,11 +371,12 @@ INLINE void NAME(backward_columns)(const int nv, const int want_dx, const int wa
                 if (want_dx) dx[i] += v * e;
             }
             if (fused)
-                NAME(learn)(a, k, perm[k], v, NAME(total)(d));
+                NAME(learn)(&f, first_tile, k, perm + k, 1, (quad){v},
+                            (quad){f.momentum ? f.momentum[perm[k]] : 0}, (quad){NAME(total)(d)});
             else if (want_dv)
-                NAME(keep)(a->dvalues + perm[k], NAME(total)(d), a->first_tile);
+                NAME(keep)(a->dvalues + perm[k], NAME(total)(d), first_tile);
         }
-        if (fused && want_dx && a->fused->last_panel) NAME(derive)(nv, dx, x, c, a->fused);
+        if (fused && want_dx && f.last_panel) NAME(derive)(nv, dx, x, c, &f);
         if (want_dx) NAME(store)(a->dx + c * a->dx_stride, dx, nv, a->dx_n);
     }
 }

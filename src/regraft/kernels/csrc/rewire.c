@@ -1,0 +1,147 @@
+/* Changing a topology: pick entries to drop, draw inactive positions, merge. All in linear time. */
+#include "rewire.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Magnitude as an integer of the same order; NaN sorts above everything. */
+static uint64_t magnitude(const void *values, int wide, int64_t i) {
+    if (wide) {
+        uint64_t bits;
+        memcpy(&bits, (const double *)values + i, sizeof bits);
+        return bits & 0x7fffffffffffffffu;
+    }
+    uint32_t bits;
+    memcpy(&bits, (const float *)values + i, sizeof bits);
+    return (uint64_t)(bits & 0x7fffffffu) << 32;
+}
+
+static int negative(const void *values, int wide, int64_t i) {
+    return wide ? ((const double *)values)[i] < 0 : ((const float *)values)[i] < 0;
+}
+
+#define BUCKETS 2048
+
+/* The k-th smallest (from 0) of `left` magnitudes: eleven bits at a time, from the top. */
+static uint64_t nth(uint64_t *m, int64_t left, int64_t k) {
+    uint64_t found = 0;
+    for (int shift = 53; shift > -11 && left > 1; shift -= 11) {
+        int64_t count[BUCKETS] = {0}, bucket = 0, kept = 0;
+        int down = shift > 0 ? shift : 0;
+        for (int64_t i = 0; i < left; i++) count[(m[i] >> down) & (BUCKETS - 1)]++;
+        while (k >= count[bucket]) k -= count[bucket++];
+        for (int64_t i = 0; i < left; i++)
+            if ((int64_t)((m[i] >> down) & (BUCKETS - 1)) == bucket) m[kept++] = m[i];
+        left = kept;
+    }
+    found = m[k < left ? k : 0];
+    return found;
+}
+
+int64_t rewire_smallest(const void *values, int wide, int64_t n, int sign, int64_t k, int64_t *out) {
+    uint64_t *m = malloc((size_t)(n ? n : 1) * sizeof *m);
+    if (!m) return -1;
+    int64_t candidates = 0, below = 0, taken = 0;
+    for (int64_t i = 0; i < n; i++)
+        if (!sign || negative(values, wide, i) == (sign < 0)) m[candidates++] = magnitude(values, wide, i);
+    if (k > candidates) k = candidates;
+    if (k <= 0) {
+        free(m);
+        return 0;
+    }
+    uint64_t limit = nth(m, candidates, k - 1);
+    free(m);
+    for (int64_t i = 0; i < n; i++)
+        if (!sign || negative(values, wide, i) == (sign < 0)) below += magnitude(values, wide, i) < limit;
+    int64_t ties = k - below; /* of the equal ones the first */
+    for (int64_t i = 0; i < n && taken < k; i++) {
+        if (sign && negative(values, wide, i) != (sign < 0)) continue;
+        uint64_t size = magnitude(values, wide, i);
+        if (size < limit || (size == limit && ties-- > 0)) out[taken++] = i;
+    }
+    return taken;
+}
+
+/* splitmix64 */
+static uint64_t draw(uint64_t *state) {
+    uint64_t z = *state += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+/* Uniform in [0, n), without bias. */
+static uint64_t below(uint64_t *state, uint64_t n) {
+    uint64_t limit = -n % n, x;
+    do x = draw(state);
+    while (x < limit);
+    return x % n;
+}
+
+static void sort(uint64_t *a, uint64_t *b, int64_t n, uint64_t top) {
+    for (int shift = 0; shift < 64 && (top >> shift); shift += 11) {
+        int64_t start[BUCKETS + 1] = {0};
+        for (int64_t i = 0; i < n; i++) start[((a[i] >> shift) & (BUCKETS - 1)) + 1]++;
+        for (int i = 0; i < BUCKETS; i++) start[i + 1] += start[i];
+        for (int64_t i = 0; i < n; i++) b[start[(a[i] >> shift) & (BUCKETS - 1)]++] = a[i];
+        memcpy(a, b, (size_t)n * sizeof *a);
+    }
+}
+
+/* k distinct numbers below n, in `ranks` (unsorted): Floyd's method with a table of what was drawn. */
+static int distinct(uint64_t *ranks, int64_t k, uint64_t n, uint64_t seed) {
+    size_t slots = 16;
+    while (slots < (size_t)k * 2) slots *= 2;
+    uint64_t *table = calloc(slots, sizeof *table);
+    if (!table) return -1;
+    for (int64_t i = 0; i < k; i++) {
+        uint64_t last = n - (uint64_t)k + (uint64_t)i, x = below(&seed, last + 1);
+        for (int again = 0; again < 2; again++, x = last) {
+            size_t at = (size_t)((x * 0x9e3779b97f4a7c15u) >> 20) & (slots - 1);
+            while (table[at] && table[at] != x + 1) at = (at + 1) & (slots - 1);
+            if (table[at]) continue; /* drawn before: take `last`, which cannot have been */
+            table[at] = x + 1;
+            ranks[i] = x;
+            break;
+        }
+    }
+    free(table);
+    return 0;
+}
+
+int rewire_random(const int64_t *index, int64_t nnz, int64_t size, int64_t k, uint64_t seed, int64_t *out) {
+    if (k <= 0) return 0;
+    uint64_t *ranks = malloc((size_t)k * 2 * sizeof *ranks), absent = (uint64_t)(size - nnz);
+    if (!ranks || distinct(ranks, k, absent, seed) != 0) {
+        free(ranks);
+        return -1;
+    }
+    sort(ranks, ranks + k, k, absent);
+    /* the position of the r-th absent one is r plus the number of active ones before it */
+    int64_t j = 0;
+    for (int64_t i = 0; i < k; i++) {
+        while (j < nnz && index[j] - j <= (int64_t)ranks[i]) j++;
+        out[i] = (int64_t)ranks[i] + j;
+    }
+    free(ranks);
+    return 0;
+}
+
+int64_t rewire_merge(const int64_t *index, int64_t nnz, const int64_t *dropped, int64_t n_dropped,
+                     const int64_t *grown, int64_t n_grown, int64_t *merged, int64_t *kept_old,
+                     int64_t *kept_new) {
+    int64_t d = 0, g = 0, kept = 0, to = 0;
+    for (int64_t i = 0; i < nnz; i++) {
+        if (d < n_dropped && dropped[d] == i) {
+            d++;
+            continue;
+        }
+        while (g < n_grown && grown[g] < index[i]) merged[to++] = grown[g++];
+        if (g < n_grown && grown[g] == index[i]) return -1;
+        kept_old[kept] = i;
+        kept_new[kept++] = to;
+        merged[to++] = index[i];
+    }
+    while (g < n_grown) merged[to++] = grown[g++];
+    return d == n_dropped ? kept : -1;
+}
