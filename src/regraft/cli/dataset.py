@@ -65,6 +65,8 @@ def data_options(
     there is none ``without`` says what happens."""
     named = f"  [default: {default or without}]"
 
+    of_training = "" if seed is not None else "  [default: that of the training, else 0]"
+
     def decorate(function: F) -> F:
         for option in reversed((
             click.option("--data", "name", metavar="NAME", default=default, show_default=False,
@@ -79,7 +81,7 @@ def data_options(
                          help="Test samples of each class.  [default: all]"),
             click.option("--data-seed", type=int, metavar="N", default=seed, show_default=seed is not None,
                          help="Seed of the choice of samples and of the split into training and test samples "
-                              "where the set has none. Networks to be merged should share it."),
+                              "where the set has none. Networks to be merged should share it." + of_training),
         )):  # fmt: skip
             function = option(function)
         return function

@@ -194,9 +194,12 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
             )
         tensors = {}
         for name, entry in entries.items():
-            flat = container.read_elements(file, entry, 0, entry.numel)
-            if flat is None:
+            raw = container.read_elements(file, entry, 0, entry.numel)
+            if raw is None:
                 raise container.truncated(path, f"the tensor '{name}' is incomplete")
+            flat = (
+                torch.from_numpy(raw).view(entry.dtype) if raw.nbytes else torch.empty(0, dtype=entry.dtype)
+            )
             tensors[name] = flat.view(entry.shape)
     try:
         return header["config"], tree.decode(header["run"], tensors)

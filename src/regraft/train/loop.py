@@ -49,6 +49,8 @@ def fit(
     Each step takes a batch, updates the model, lets ``evolver`` change the topology where it is due, and
     calls the callbacks; each epoch ends with the schedule's step and an evaluation on the test samples (and
     the validation samples, if any). The same arguments give the same weights, bit for bit, on one machine.
+    Sparse MLPs that SGD trains on the CPU take a compiled step (see ``train.step``), which leaves no
+    gradients.
 
     Args:
         epochs: passes over the training samples, 1 or more.

@@ -1,0 +1,133 @@
+"""Recipes: defaults, refusals, and that each choice does what it says."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from regraft import Topology
+from regraft.data import Data
+from regraft.errors import InputError
+from regraft.layers import SparseLayer
+from regraft.train import Recipe, build_model, train_recipe
+from regraft.train.recipe import rate_of, steps_between
+
+BASE: dict[str, Any] = {"model": "mlp:in-16-12-classes", "density": 0.4, "batch_size": 8, "epochs": 3}
+
+
+def topologies(recipe: Recipe, data: Data) -> tuple[Topology, Topology]:
+    """Before and after training."""
+    model = build_model(recipe, data)
+    before = Topology.of(model)
+    return before, Topology.of(train_recipe(recipe, data, model=model).model)
+
+
+def test_defaults_that_depend_on_others() -> None:
+    assert Recipe().resolved()["epsilon"] == 20
+    assert Recipe(density=0.1).resolved()["epsilon"] is None
+    assert Recipe(dense=True).resolved() | {"epsilon": 0, "evolve": 0} == Recipe(dense=True).resolved() | {
+        "epsilon": 0, "evolve": 0,
+    }  # fmt: skip
+    assert Recipe(dense=True).resolved()["epsilon"] is None
+    assert Recipe(dense=True).resolved()["evolve"] == "none"
+    assert Recipe().resolved()["evolve"] == "set"
+    assert (Recipe().resolved()["lr"], Recipe().resolved()["momentum"]) == (0.01, 0.9)
+    adam = Recipe(optimizer="adam").resolved()
+    assert (adam["lr"], adam["momentum"]) == (0.001, 0.0)
+
+
+def test_evolution_ends_before_the_last_epoch(data: Data) -> None:
+    history = train_recipe(Recipe(**BASE), data).history
+    assert [row["dropped"] > 0 for row in history.epochs] == [True, True, False]
+    steps = train_recipe(Recipe(**BASE, evolve_every="2"), data).history
+    assert [row["dropped"] > 0 for row in steps.epochs] == [True, True, False]
+    one = train_recipe(Recipe(**{**BASE, "epochs": 1}), data).history
+    assert one.final["dropped"] == 0
+
+
+def test_each_method(data: Data) -> None:
+    for method, moves in (("set", True), ("set-magnitude", True), ("static", False), ("none", False)):
+        before, after = topologies(Recipe(**BASE, evolve=method), data)
+        assert (before != after) == moves, method
+        assert before.nnz == after.nnz
+
+
+def test_rates_reach_the_evolver(data: Data) -> None:
+    recipe = Recipe(**{**BASE, "epochs": 5}, rate="ldv", zeta=0.4)
+    history = train_recipe(recipe, data).history
+    expected = [0.01 + 0.39 * (1 - e / 5) for e in range(4)]
+    assert history.column("rate")[:4] == pytest.approx(expected)
+    assert rate_of(Recipe()) is None
+    assert rate_of(Recipe(zeta=0.2)).value == 0.2
+
+
+def test_normalised_rows(data: Data) -> None:
+    model = train_recipe(Recipe(**BASE, normalise_rows=True), data).model
+    norms = model.fc1.weight.dense().norm(dim=1)
+    assert torch.allclose(norms[norms > 0], torch.ones(int((norms > 0).sum())))
+
+
+def test_sparse_init(data: Data) -> None:
+    kept = build_model(Recipe(**BASE, sparse_init="keep"), data).fc1.weight
+    scaled = build_model(Recipe(**BASE), data).fc1.weight
+    assert torch.equal(kept.index, scaled.index)
+    assert torch.allclose(scaled.values, kept.values / kept.density**0.5)
+
+
+def test_seeds(data: Data) -> None:
+    a, b, c = (build_model(Recipe(**BASE, seed=s), data) for s in (0, 0, 1))
+    assert Topology.of(a) == Topology.of(b)
+    assert torch.equal(a.fc1.weight.values, b.fc1.weight.values)
+    assert Topology.of(a) != Topology.of(c)
+
+
+def test_include_and_exclude(data: Data) -> None:
+    model = build_model(Recipe(**BASE, include=("fc*",), exclude=("fc3",)), data)
+    assert [isinstance(m, SparseLayer) for m in (model.fc1, model.fc2, model.fc3)] == [True, True, False]
+
+
+def test_full_batches(data: Data) -> None:
+    seen = train_recipe(Recipe(**{**BASE, "batch_size": None}), data).history
+    assert len(seen.epochs) == 3
+
+
+def test_stopping(data: Data) -> None:
+    stopped = train_recipe(Recipe(**{**BASE, "epochs": 40}, stop_accuracy=0.3, stop_extra=0), data).history
+    assert stopped.final["test_accuracy"] > 0.3
+    assert len(stopped.epochs) < 40
+    patient = train_recipe(Recipe(**{**BASE, "epochs": 40, "lr": 1e-9}, patience=1), data).history
+    assert patient.stopped is None or "has not become better" in patient.stopped
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"density": 0.1, "epsilon": 3}, "density and epsilon exclude"),
+        ({"density": 0.1, "dense": True}, "density and dense exclude"),
+        ({"evolve": "rigle"}, "unknown evolution method"),
+        ({"dense": True, "evolve": "set"}, "no topology to evolve"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"zeta": -0.1}, "zeta is -0.1"),
+        ({"rate": "osv:k=x"}, "options look like"),
+        ({"lr": 0}, "learning rate is 0"),
+        ({"evolve_every": "0epochs"}, "evolve-every is '0epochs'"),
+    ],
+)
+def test_refused_at_once(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError) as error:
+        Recipe(**options)
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [("epoch", 10), ("1epoch", 10), ("50 epochs", 500), ("3", 3), ("3 steps", 3), ("step", 1)],
+)
+def test_times(text: str, steps: int) -> None:
+    assert steps_between(text, 10) == steps
+
+
+@pytest.mark.parametrize("text", ["", "often", "-3", "1.5epochs", "0"])
+def test_ill_formed_times(text: str) -> None:
+    with pytest.raises(InputError):
+        steps_between(text, 10)
