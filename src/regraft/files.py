@@ -28,6 +28,7 @@ from torch import Tensor
 from regraft import container, positions
 from regraft.container import Entry, PathLike, atomic_write, sha256
 from regraft.errors import FileError, InputError, MismatchError
+from regraft.version import __version__
 
 __all__ = [
     "FORMAT", "Entry", "Header", "NetworkFile", "NetworkWriter", "PathLike", "atomic_write", "index_dtype",
@@ -83,8 +84,6 @@ class Header:
 
 def versions() -> dict[str, str]:
     """Versions of regraft, torch and Python, for files and reports."""
-    from regraft.version import __version__
-
     return {"regraft": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
 
 

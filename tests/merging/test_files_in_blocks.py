@@ -75,7 +75,7 @@ ENTRIES = st.dictionaries(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(st.lists(ENTRIES, min_size=1, max_size=4), st.sampled_from(NAMES), st.integers(1, 40))
 def test_positions_far_apart_or_in_clusters(
     tmp_path: Path, nets: list[dict[int, float]], rule: str, block: int

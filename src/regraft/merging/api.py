@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from regraft import checkpoint
 from regraft.errors import InputError
 from regraft.files import Header, NetworkWriter, PathLike, atomic_write
 from regraft.merging import keys
@@ -101,9 +101,8 @@ def merge(
             resparsify(model, counts=counts, scope=scope, score=score, probe=probe, generator=generator)
         if out is not None:
             what = recipe.plain(density, scope, score_name(score), len(parents))
-            save = importlib.import_module("regraft.checkpoint").save  # it lies above this package
             origin = {"made_by": "regraft.merge", **data_of(parents), "merge": what}
-            save(model, out, provenance={**origin, "parents": [parent_of(n) for n in parents]})
+            checkpoint.save(model, out, provenance={**origin, "parents": [parent_of(n) for n in parents]})
     return model
 
 
@@ -263,6 +262,4 @@ def _template(first: Source) -> nn.Module:
     """A model of the first network's architecture, free to be filled."""
     if isinstance(first, nn.Module):
         return copy.deepcopy(first)
-    load = importlib.import_module("regraft.checkpoint").load  # it lies above this package
-    model: nn.Module = load(first)
-    return model
+    return checkpoint.load(first)

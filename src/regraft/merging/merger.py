@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from regraft import container, positions
+from regraft import checkpoint, container, positions
 from regraft.errors import FileError, InputError
 from regraft.files import Header, PathLike, read_network, write_network
 from regraft.merging import combine, keys
@@ -253,12 +252,10 @@ class Merger:
                 "the merger does not know the model to fill: call result(into=model) with a model of the "
                 "networks' architecture, or write(path)"
             )
-        # through a file, which regraft loads without ever making a dense weight; it lies above this package
-        load = importlib.import_module("regraft.checkpoint").load
+        # through a file, since models are loaded from files without ever making a dense weight
         with tempfile.TemporaryDirectory() as folder:
             self.write(f"{folder}/merged.safetensors", None)
-            model: nn.Module = load(f"{folder}/merged.safetensors")
-        return model
+            return checkpoint.load(f"{folder}/merged.safetensors")
 
     def save(self, path: PathLike) -> None:
         """Write all of the merger's state to a file, so that ``Merger.load`` can go on from here.
