@@ -85,6 +85,8 @@ class ConvPlan:
 
     Attributes:
         source: the positions that it was made from.
+        options: what kind of convolution it is.
+        shape: the weight's, with two spatial dimensions.
         out_height, out_width: size of the output.
         packed_x, packed_y: elements of scratch.
         covered: whether every input element is read by some window, so that its gradient is written.
@@ -92,6 +94,8 @@ class ConvPlan:
     """
 
     source: Tensor
+    options: Options
+    shape: tuple[int, int, int, int]
     out_height: int
     out_width: int
     packed_x: int
@@ -99,24 +103,6 @@ class ConvPlan:
     covered: bool
     geometry: Tensor
     keep: tuple[Tensor, ...]  # the tensors whose addresses are in `geometry`
-
-
-def of(weight: SparseWeight, size: tuple[int, int], batch: int, o: Options) -> ConvPlan | None:
-    """The plan for images of ``size``, kept in the weight's cache until its topology changes.
-
-    None where a packed group would be too large for 32-bit places.
-    """
-    grid = _Grid.of(weight.shape[1] * o.groups, size, o)
-    group = max(1, min(batch, grid.samples_per_group()))
-    key = f"conv {size} {group} {o}"
-    plan = weight.cache.get(key)
-    if plan is None or plan.source is not weight.index:
-        for old in [k for k in weight.cache if k.startswith("conv ")][:-3]:
-            del weight.cache[old]  # images of many sizes must not fill the memory
-        plan = build(weight, size, group, o)
-        if plan is not None:
-            weight.cache[key] = plan
-    return plan
 
 
 class _Grid(NamedTuple):
@@ -167,11 +153,15 @@ class _Grid(NamedTuple):
         return before + (self.lines - 1) * self.grid_width + self.columns
 
 
-def build(weight: SparseWeight, size: tuple[int, int], group: int, o: Options) -> ConvPlan | None:
-    """Work a plan out; O(nnz log nnz)."""
+def build(weight: SparseWeight, size: tuple[int, int], batch: int, o: Options) -> ConvPlan | None:
+    """The plan for ``batch`` images of ``size``; O(nnz log nnz).
+
+    None where a packed group would be too large for 32-bit places.
+    """
     out_channels, per_group = weight.shape[0], weight.shape[1]
     channels = per_group * o.groups
     grid = _Grid.of(channels, size, o)
+    group = max(1, min(batch, grid.samples_per_group()))
     phases = {phase: i for i, phase in enumerate(grid.phases)}
     places = [
         ((ky * o.dilation[0]), (kx * o.dilation[1]))
@@ -196,12 +186,13 @@ def build(weight: SparseWeight, size: tuple[int, int], group: int, o: Options) -
     forward = Walk(_pointers(unit, out_channels), (plane * row + shifts).int(), None)
     reads = (unit * (lead + row) + lead - shifts)[order].int()
     back = Walk(_pointers(plane, planes), reads, order.int())
-    return _plan(index, size, group, o, grid, (forward, back), lead, row, out_channels)
+    shape = (out_channels, per_group, *o.kernel)
+    return _plan(index, size, group, o, grid, (forward, back), lead, row, shape)
 
 
 def _plan(
     index: Tensor, size: tuple[int, int], group: int, o: Options, grid: _Grid, walks: tuple[Walk, Walk],
-    lead: int, row: int, out_channels: int,
+    lead: int, row: int, shape: tuple[int, int, int, int],
 ) -> ConvPlan:  # fmt: skip
     forward, back = walks
     assert back.perm is not None
@@ -209,12 +200,12 @@ def _plan(
     keep = (phase, forward.pointers, forward.places, back.pointers, back.places, back.perm)
     planes = grid.channels * len(grid.phases)
     numbers: list[Any] = [
-        grid.channels, *size, out_channels, *grid.out, *o.stride, o.pads[0][0], o.pads[1][0],
+        grid.channels, *size, shape[0], *grid.out, *o.stride, o.pads[0][0], o.pads[1][0],
         planes, len(grid.phases), grid.lines, grid.columns, grid.grid_width, grid.grid_height,
         group, lead, row, index.numel(), *(t.data_ptr() for t in keep),
     ]  # fmt: skip
     return ConvPlan(
-        index, *grid.out, planes * row + LANES, out_channels * (lead + row) + LANES,
+        index, o, shape, *grid.out, planes * row + LANES, shape[0] * (lead + row) + LANES,
         o.stride == (1, 1), torch.tensor(numbers, dtype=torch.int64), keep,
     )  # fmt: skip
 

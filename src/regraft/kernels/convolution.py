@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import grad
 
 from regraft.kernels import conv_plan, dispatch, materialised, native
-from regraft.kernels.conv_plan import ConvPlan, Options
+from regraft.kernels.conv_plan import ConvPlan
 from regraft.weight import SparseWeight
 
 
@@ -25,6 +26,7 @@ def _load() -> ModuleType | None:
 
 
 _module = _load()
+MOST_PLANS = 8
 
 
 def available() -> bool:
@@ -69,19 +71,42 @@ def conv(
     [[[2.0, 4.0, 6.0]]]
     """
     if not torch.compiler.is_compiling() and _fits(x, weight, bias, groups):
-        o = conv_plan.options(weight.shape, stride, padding, dilation, groups)
-        size = _size(x, weight)
-        out = conv_plan.out_size(size, o)
-        batch = x.shape[0] if x.ndim == len(weight.shape) else 1
-        if min(out) > 0 and (dispatch.current() == "compressed" or faster_compressed(weight, out, batch)):
-            plan = conv_plan.of(weight, size, batch, o)
-            if plan is not None:
-                return _apply(x, weight, bias, plan, o)
+        plan = _chosen(x, weight, stride, padding, dilation, groups)
+        if plan is not None:
+            return _apply(x, weight, bias, plan)
     return materialised.conv(x, weight, bias, stride, padding, dilation, groups)
 
 
-def _size(x: Tensor, weight: SparseWeight) -> tuple[int, int]:
-    return (1, x.shape[-1]) if len(weight.shape) == 3 else (x.shape[-2], x.shape[-1])
+def _chosen(
+    x: Tensor,
+    weight: SparseWeight,
+    stride: Sequence[int],
+    padding: Sequence[int] | str,
+    dilation: Sequence[int],
+    groups: int,
+) -> ConvPlan | None:
+    """The plan of the direct way, None where the dense one is faster or the kernel does not fit the image.
+
+    It is kept in the weight's cache, which a new topology empties.
+    """
+    mode, padding = dispatch.current(), padding if isinstance(padding, str) else tuple(padding)
+    threads = native.get_threads(), torch.get_num_threads()
+    key = (x.shape, tuple(stride), padding, tuple(dilation), groups, mode, threads)
+    known: dict[Any, tuple[Tensor, ConvPlan | None]] = weight.cache.setdefault("conv", {})
+    index = weight.index
+    found = known.get(key)
+    if found is not None and found[0] is index:
+        return found[1]
+    if len(known) >= MOST_PLANS:  # images of many sizes must not fill the memory
+        known.clear()
+    o = conv_plan.options(weight.shape, stride, padding, dilation, groups)
+    size = (1, x.shape[-1]) if len(weight.shape) == 3 else (x.shape[-2], x.shape[-1])
+    out = conv_plan.out_size(size, o)
+    batch = x.shape[0] if x.ndim == len(weight.shape) else 1
+    wanted = min(out) > 0 and (mode == "compressed" or faster_compressed(weight, out, batch))
+    plan = conv_plan.build(weight, size, batch, o) if wanted else None
+    known[key] = index, plan
+    return plan
 
 
 def _fits(x: Tensor, weight: SparseWeight, bias: Tensor | None, groups: int) -> bool:
@@ -97,13 +122,21 @@ def _fits(x: Tensor, weight: SparseWeight, bias: Tensor | None, groups: int) -> 
     )
 
 
-def _apply(x: Tensor, weight: SparseWeight, bias: Tensor | None, plan: ConvPlan, o: Options) -> Tensor:
-    batched = x.ndim == len(weight.shape)
-    shape = (x.shape[0] if batched else 1, x.shape[1 if batched else 0], *_size(x, weight))
-    y: Tensor = _Conv.apply(x.reshape(shape), weight.values, bias, plan, o, weight.shape)  # type: ignore[no-untyped-call]
-    if len(weight.shape) == 3:
+def _apply(x: Tensor, weight: SparseWeight, bias: Tensor | None, plan: ConvPlan) -> Tensor:
+    dims, values = len(weight.shape), weight.values
+    images = x if x.ndim == dims else x.unsqueeze(0)
+    if dims == 3:
+        images = images.unsqueeze(2)
+    y: Tensor
+    if torch.is_grad_enabled() and (
+        x.requires_grad or values.requires_grad or (bias is not None and bias.requires_grad)
+    ):
+        y = _Conv.apply(images, values, bias, plan)  # type: ignore[no-untyped-call]
+    else:
+        y = forward(images.contiguous(), values.contiguous(), bias, plan)
+    if dims == 3:
         y = y.squeeze(2)
-    return y if batched else y.squeeze(0)
+    return y if x.ndim == dims else y.squeeze(0)
 
 
 def _level() -> int:
@@ -119,10 +152,12 @@ def _pointer(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def forward(x: Tensor, values: Tensor, bias: Tensor | None, plan: ConvPlan, out: int) -> Tensor:
+def forward(x: Tensor, values: Tensor, bias: Tensor | None, plan: ConvPlan) -> Tensor:
     """x [batch, channels, height, width], contiguous -> y [batch, out, height, width]."""
     assert _module is not None
-    y = x.new_empty((x.shape[0], out, plan.out_height, plan.out_width))
+    if bias is not None:
+        bias = bias.contiguous()
+    y = x.new_empty((x.shape[0], plan.shape[0], plan.out_height, plan.out_width))
     scratch = x.new_empty(plan.packed_x), x.new_empty(plan.packed_y)
     _module.forward(
         _level(), x.dtype == torch.float64, _team(plan, len(x)), plan.geometry.data_ptr(), len(x),
@@ -154,14 +189,11 @@ class _Conv(torch.autograd.Function):
     """x [batch, channels, height, width], values [nnz], bias [out] or None -> y."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, plan: ConvPlan, o: Options,
-        shape: Sequence[int],
-    ) -> Tensor:  # fmt: skip
+    def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, plan: ConvPlan) -> Tensor:
         x, values = x.contiguous(), values.contiguous()
         ctx.save_for_backward(x, values)
-        ctx.plan, ctx.options, ctx.shape = plan, o, shape
-        return forward(x, values, None if bias is None else bias.contiguous(), plan, shape[0])
+        ctx.plan = plan
+        return forward(x, values, bias, plan)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -169,19 +201,18 @@ class _Conv(torch.autograd.Function):
         x, values = ctx.saved_tensors
         want = tuple(ctx.needs_input_grad[:3])
         if torch.is_grad_enabled() or dy.dtype != x.dtype or dy.device.type != "cpu":
-            made = _differentiable(x, values, dy, ctx, want)
+            made = _differentiable(x, values, dy, ctx.plan, want)
         else:
             made = backward(x, values, dy.contiguous(), ctx.plan, want)
-        return (*made, None, None, None)
+        return (*made, None)
 
 
 def _differentiable(
-    x: Tensor, values: Tensor, dy: Tensor, ctx: Any, want: tuple[bool, ...]
+    x: Tensor, values: Tensor, dy: Tensor, plan: ConvPlan, want: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
     """The gradients through differentiable torch operations: the way of ``create_graph=True``."""
-    o, plan, shape = ctx.options, ctx.plan, ctx.shape
-    full = (shape[0], shape[1], *o.kernel)
-    size = shape[0] * shape[1] * o.kernel[0] * o.kernel[1]
+    o, full = plan.options, plan.shape
+    size = math.prod(full)
     w = values.new_zeros(size).scatter(0, plan.source, values).view(full)
     (top, bottom), (left, right) = o.pads
     padded = torch.nn.functional.pad(x, (left, right, top, bottom))
