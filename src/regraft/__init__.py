@@ -14,6 +14,7 @@ from regraft.allocate import ErdosRenyi, erdos_renyi, erdos_renyi_kernel, unifor
 from regraft.checkpoint import load, save
 from regraft.errors import RegraftError
 from regraft.evolve import Evolve, RandomGrowth, RowNormalise, set_topology
+from regraft.kernels import get_threads, set_threads
 from regraft.layers import (
     SparseConv1d,
     SparseConv2d,
@@ -58,11 +59,13 @@ __all__ = [
     "densify",
     "erdos_renyi",
     "erdos_renyi_kernel",
+    "get_threads",
     "load",
     "merge",
     "merge_files",
     "resparsify",
     "save",
+    "set_threads",
     "set_topology",
     "sparsify",
     "uniform",

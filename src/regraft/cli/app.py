@@ -18,6 +18,7 @@ COMMANDS = {
     "inspect": "regraft.cli.inspect",
     "export": "regraft.cli.export",
     "demo": "regraft.cli.demo",
+    "doctor": "regraft.cli.doctor",
 }
 
 
