@@ -80,8 +80,8 @@ def _linear_agrees() -> bool:
     w = weight.dense().detach().double()
     dense_y = x.detach().double() @ w.t()
     dense_dx = 2 * dense_y @ w
-    close = {"rtol": 1e-4, "atol": 1e-3}
-    return torch.allclose(y.double(), dense_y, **close) and torch.allclose(dx.double(), dense_dx, **close)
+    pairs = ((y.double(), dense_y), (dx.double(), dense_dx))
+    return all(torch.allclose(got, wanted, rtol=1e-4, atol=1e-3) for got, wanted in pairs)
 
 
 def _advice(compiled: dict[str, bool], extras: dict[str, bool]) -> list[str]:
@@ -89,7 +89,8 @@ def _advice(compiled: dict[str, bool], extras: dict[str, bool]) -> list[str]:
     if not all(compiled.values()):
         advice.append(
             "compiled kernels are missing, so sparse layers compute through dense ones, several times "
-            "slower: install a C compiler (gcc or clang) and run `pip install --force-reinstall --no-deps regraft`"
+            "slower: install a C compiler (gcc or clang) and run "
+            "`pip install --force-reinstall --no-deps regraft`"
         )
     elif kernels.isa() == "baseline":
         advice.append(

@@ -79,6 +79,10 @@ def set_threads(threads: int) -> None:
     Results do not depend on the number of threads. The default is the environment variable
     ``REGRAFT_THREADS``, else 1.
 
+    >>> before = get_threads()
+    >>> set_threads(2)
+    >>> set_threads(before)
+
     Raises:
         InputError: ``threads`` is not a positive integer.
     """
