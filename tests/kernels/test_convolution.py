@@ -216,6 +216,17 @@ def test_a_new_topology_is_followed():
 
 
 @needs_kernels
+def test_default_device_and_inference_mode_do_not_matter():
+    """A plan made under either is as good as any: its numbers are the kernels' own."""
+    weight = weight_of((4, 3, 3, 3), 0.4)
+    x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    with torch.device("meta"), torch.inference_mode(), dispatch.use("compressed"):
+        y = kernels.conv(x, weight, None, (1, 1), (1, 1), (1, 1), 1)
+    torch.testing.assert_close(y.clone(), materialised.conv(x, weight, None, (1, 1), (1, 1), (1, 1), 1))
+    assert_equal_to_dense(x, weight, None, ((1, 1), (1, 1), (1, 1), 1))
+
+
+@needs_kernels
 def test_plans_of_many_sizes_do_not_pile_up():
     weight = weight_of((4, 3, 3, 3), 0.4)
     with dispatch.use("compressed"):

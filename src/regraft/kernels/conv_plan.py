@@ -179,8 +179,8 @@ def build(weight: SparseWeight, size: tuple[int, int], batch: int, o: Options) -
     channel = torch.div(rest, window, rounding_mode="floor")
     channel += torch.div(unit, max(out_channels // o.groups, 1), rounding_mode="floor") * per_group
     place = rest % window
-    shifts = torch.tensor(shift)[place]
-    phase = torch.tensor([phases[y % o.stride[0], x % o.stride[1]] for y, x in places])[place]
+    shifts = torch.tensor(shift, device="cpu")[place]
+    phase = torch.tensor([phases[y % o.stride[0], x % o.stride[1]] for y, x in places], device="cpu")[place]
     plane = channel * len(phases) + phase
     order = torch.argsort(plane, stable=True)
     forward = Walk(_pointers(unit, out_channels), (plane * row + shifts).int(), None)
@@ -196,7 +196,7 @@ def _plan(
 ) -> ConvPlan:  # fmt: skip
     forward, back = walks
     assert back.perm is not None
-    phase = torch.tensor(grid.phases, dtype=torch.int64)
+    phase = torch.tensor(grid.phases, dtype=torch.int64, device="cpu")
     keep = (phase, forward.pointers, forward.places, back.pointers, back.places, back.perm)
     planes = grid.channels * len(grid.phases)
     numbers: list[Any] = [
@@ -206,7 +206,7 @@ def _plan(
     ]  # fmt: skip
     return ConvPlan(
         index, o, shape, *grid.out, planes * row + LANES, shape[0] * (lead + row) + LANES,
-        o.stride == (1, 1), torch.tensor(numbers, dtype=torch.int64), keep,
+        o.stride == (1, 1), torch.tensor(numbers, dtype=torch.int64, device="cpu"), keep,
     )  # fmt: skip
 
 
@@ -215,6 +215,6 @@ def _round_up(n: int) -> int:
 
 
 def _pointers(line: Tensor, lines: int) -> Tensor:
-    pointers = torch.zeros(lines + 1, dtype=torch.int64)
+    pointers = torch.zeros(lines + 1, dtype=torch.int64, device="cpu")
     torch.cumsum(torch.bincount(line, minlength=lines), 0, out=pointers[1:])
     return pointers
