@@ -1,11 +1,11 @@
-"""Runs a network that `regraft export --to npz` wrote. It needs NumPy and nothing else, regraft neither:
-copy this file to the device, beside the network.
+"""Runs a network that ``regraft export --to npz`` wrote. It needs NumPy and nothing else, regraft neither:
+copy this file to the device, beside the network::
 
     from numpy_runtime import Network
     network = Network("m.npz")
     scores = network(x)            # x [batch, *input_shape], float32
 
-As a command it prints the class of each sample of an array: python numpy_runtime.py m.npz x.npy
+As a command it prints the class of each sample of an array: ``python numpy_runtime.py m.npz x.npy``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Network:
     """
 
     def __init__(self, path: Any) -> None:
-        """Read the file `path`. ValueError where it is not a network of a known format."""
+        """Read the file ``path``. ValueError where it is not a network of a known format."""
         with np.load(path, allow_pickle=False) as file:
             if "program" not in file:
                 raise ValueError(f"'{path}' is not a network that regraft exported: it has no program")
@@ -47,7 +47,7 @@ class Network:
         self._free = [[i for i, n in last.items() if n == at] for at in range(len(self.steps))]
 
     def __call__(self, x: Any) -> Array:
-        """Output [batch, *output_shape], float32, for x [batch, *input_shape]; or both without batch."""
+        """Output ``[batch, *output_shape]``, float32, for x ``[batch, *input_shape]``; or both without batch."""
         x = np.asarray(x, np.float32)
         if x.shape == self.input_shape:
             return self(x[None])[0]
