@@ -47,7 +47,7 @@ class Network:
         self._free = [[i for i, n in last.items() if n == at] for at in range(len(self.steps))]
 
     def __call__(self, x: Any) -> Array:
-        """Output ``[batch, *output_shape]`` for x ``[batch, *input_shape]``, float32; or both without batch."""
+        """Output ``[batch, *output_shape]``, float32; ``x`` is ``[batch, *input_shape]``, or one sample."""
         x = np.asarray(x, np.float32)
         if x.shape == self.input_shape:
             return self(x[None])[0]
