@@ -2,7 +2,7 @@
 
 Each run is one `regraft train` command, printed as it starts, so that a line of the table can be had alone:
 
-    python benchmarks/evolution_rates.py --data-dir DIR [--epochs 20] [--seeds 1] [--lr 0.01 0.1] [--json FILE]
+    python benchmarks/evolution_rates.py --data-dir DIR [--epochs 20] [--seeds 1] [--lr 0.01 0.1]
 
 Runs that are in the folder already (--out) are not repeated.
 """
