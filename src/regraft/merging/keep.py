@@ -99,7 +99,7 @@ class Best:
         self, layers: Sequence[Layer], k: int, score: ValueScore, seed: int, slack: int | None = None
     ) -> None:
         self._layers, self._k, self._score, self._seed = layers, k, score, seed
-        self._slack = max(2**15, k) if slack is None else slack
+        self._slack = max(2**15, k // 4) if slack is None else slack
         sizes = [layer.size for layer in layers]
         room = min(k + self._slack, sum(sizes))
         narrow = torch.int32 if max(sizes, default=0) < 2**31 else torch.int64
@@ -140,40 +140,63 @@ class Best:
         return scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
 
     def _compact(self) -> None:
-        """Forget all but the k best."""
+        """Forget all but the k best, in place and chunk by chunk: the buffer is never copied whole."""
         n = sum(self._held)
         if n <= self._k:
             return
-        scores = self._scores(self._values[:n], "all layers")
-        good = self._among_best(scores)
-        kept = int(good.sum())
-        # copies of the kept ones come first, since the buffer overlaps itself
-        self._index[:kept], self._values[:kept] = self._index[:n][good], self._values[:n][good]
-        self._held = [int(part.sum()) for part in torch.split(good, self._held)]
+        threshold, room = self._limit(n)
+        winners = self._winners(threshold, room)
+        to = 0
+        for number, start, stop in self._chunks():
+            good = self._scores_at(start, stop) > threshold
+            first, last = torch.searchsorted(winners, torch.tensor([start, stop])).tolist()
+            good[winners[first:last] - start] = True
+            kept = good.nonzero().squeeze(1)
+            at = slice(to, to + kept.numel())
+            self._index[at] = self._index[start:stop].index_select(0, kept)
+            self._values[at] = self._values[start:stop].index_select(0, kept)
+            self._held[number] += kept.numel() - (stop - start)
+            to = at.stop
+        self._threshold = threshold
 
-    def _among_best(self, scores: Tensor) -> Tensor:
-        """Which entries are among the k best (bool)."""
-        if self._k == 0:
-            self._threshold = math.inf
-            return torch.zeros_like(scores, dtype=torch.bool)
-        ordered = scores.numpy().copy()
-        place = scores.numel() - self._k
-        ordered.partition(place)  # in place: half the memory of torch.kthvalue
-        self._threshold = float(ordered[place])
-        good = scores > self._threshold
-        tied = (scores == self._threshold).nonzero().squeeze(1)
-        winners = torch.argsort(self._draw(tied), stable=True)[: self._k - int(good.sum())]
-        good[tied[winners]] = True
-        return good
-
-    def _draw(self, entries: Tensor) -> Tensor:
-        """The hash that decides among equal scores, for entries of the buffer in order."""
-        drawn, start = [], 0
-        for layer, held in zip(self._layers, self._held, strict=True):
-            mine = entries[(entries >= start) & (entries < start + held)]
-            drawn.append(keys.hashed(keys.base(self._seed, layer.name), self._index[mine].long()))
+    def _chunks(self) -> list[tuple[int, int, int]]:
+        """The buffer's entries in ranges that lie in one layer each: (number of the layer, start, stop)."""
+        found, start = [], 0
+        for number, held in enumerate(self._held):
+            steps = range(start, start + held, self._slack)
+            found += [(number, at, min(at + self._slack, start + held)) for at in steps]
             start += held
-        return torch.cat(drawn)
+        return found
+
+    def _scores_at(self, start: int, stop: int) -> Tensor:
+        return self._scores(self._values[start:stop], "the merged network")
+
+    def _limit(self, n: int) -> tuple[float, int]:
+        """The k-th best score, and how many entries of exactly this score stay."""
+        if self._k == 0:
+            return math.inf, 0
+        scores = self._scores_at(0, n)
+        if scores.data_ptr() == self._values.data_ptr():
+            scores = scores.clone()
+        ordered = scores.numpy()
+        ordered.partition(n - self._k)  # in place: a fraction of the memory of torch.kthvalue
+        threshold = float(ordered[n - self._k])
+        return threshold, self._k - int((scores[n - self._k :] > threshold).sum())
+
+    def _winners(self, threshold: float, room: int) -> Tensor:
+        """Which ``room`` of the entries at the threshold stay, increasing: those of the lowest hashes."""
+        if room == 0:
+            return torch.empty(0, dtype=torch.int64)
+        tied, drawn = [], []
+        for number, start, stop in self._chunks():
+            at = start + torch.nonzero(self._scores_at(start, stop) == threshold).squeeze(1)
+            tied.append(at)
+            base = keys.base(self._seed, self._layers[number].name)
+            drawn.append(keys.hashed(base, self._index.index_select(0, at).long()))
+        entries = torch.cat(tied)
+        if entries.numel() == room:
+            return entries
+        return entries[torch.argsort(torch.cat(drawn), stable=True)[:room]].sort().values
 
 
 def resparsified(
