@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast, overload
 from torch import Tensor, nn
 
 from regraft import models
+from regraft.container import read_table
 from regraft.errors import FileError, MismatchError, RegraftError
 from regraft.files import Header, NetworkFile, PathLike, read_network, write_network
 from regraft.layers import SPARSE_TYPE, SparseLayer, SparseLinear, sparsify
@@ -15,6 +16,9 @@ from regraft.topology import Topology
 from regraft.weight import SparseWeight
 
 M = TypeVar("M", bound=nn.Module)
+
+TRAINING = "regraft-training"
+"""Metadata key of a training checkpoint, which is another kind of file (see ``regraft.train``)."""
 
 
 def save(model: nn.Module, path: PathLike, *, provenance: Mapping[str, Any] | None = None) -> None:
@@ -83,6 +87,7 @@ def load(path: PathLike, into: nn.Module | None = None) -> nn.Module:
             where ``into`` is not given.
         MismatchError: the file does not fit ``into``, which is then unchanged.
     """
+    _refuse_training(path)
     tensors, header = read_network(path)
     if into is not None:
         _load_into(_unwrapped(into), tensors, header, path)
@@ -109,8 +114,23 @@ def read_header(path: PathLike) -> Header:
     Raises:
         FileError: missing, not a network of regraft, truncated, or of a newer format.
     """
+    _refuse_training(path)
     with NetworkFile(path) as file:
         return file.header
+
+
+def _refuse_training(path: PathLike) -> None:
+    """Raise FileError for a training checkpoint; other faults are left to the reader of networks."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            _, metadata = read_table(file, path)
+    except OSError:
+        return
+    if TRAINING in metadata:
+        raise FileError(
+            f"'{path}' is the checkpoint of an unfinished training, not a network: finish it with `regraft "
+            "train ... --resume`, or train.fit(..., resume=...)"
+        )
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tests.train.toys import Everything, equal, state, without_times
 
-from regraft import models, sparsify
+from regraft import checkpoint, models, sparsify
 from regraft.data import Data
 from regraft.errors import FileError, InputError, MismatchError
 from regraft.train import Callback, Checkpoint, Hooks, Run, checkpoints, fit
@@ -202,6 +202,13 @@ def test_truncated_missing_and_foreign_files(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(FileError, match="not a training checkpoint"):
         Everything().fit(resume=path)
+
+
+def test_a_training_checkpoint_is_not_a_network(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    for read in (checkpoint.load, checkpoint.read_header):
+        with pytest.raises(FileError, match=r"unfinished training.*--resume"):
+            read(path)
 
 
 def drop_tensor(name: str) -> Callable[[dict[str, Any], dict[str, torch.Tensor]], None]:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from regraft import container, files
+from regraft import checkpoint, container, files
 from regraft.errors import FileError, InputError, MismatchError, RegraftError
 from regraft.train import tree
 from regraft.train.run import Callback, History, Run
@@ -22,7 +22,7 @@ FORMAT = 1
 FILE = "training.safetensors"
 """Name of the checkpoint in its folder."""
 
-KEY = "regraft-training"
+KEY = checkpoint.TRAINING
 
 
 class Checkpoint(Callback):
