@@ -127,6 +127,7 @@ static void NAME(step_backward)(const mlp_t *job, const mlp_layer_t *layer, cons
         const NAME(columns_t) a = {
             .colptr = p->colptr + panel * p->cols,
             .row = p->row,
+            .entries = p->nnz > FAR ? p->nnz : 0,
             .perm = p->perm,
             .values = layer->weight.value,
             .x = x + NAME(place)(p->cols, 0, v0, v1),

@@ -302,10 +302,13 @@ typedef struct {
     const int32_t *row, *perm;
     const T *values, *x, *dy;
     T *dx, *dvalues;
-    int64_t x_stride, dx_stride, n, dx_n;
+    int64_t x_stride, dx_stride, n, dx_n, entries; /* entries: 0 when values are near */
     int first_tile, first_panel; /* whether dvalues, dx are written or added to */
     const struct NAME(fused) * fused;
 } NAME(columns_t);
+
+#define AHEAD 32   /* entries between asking for a value and using it */
+#define FAR 100000 /* values that no longer fit the second cache beside the activations */
 
 /* Add to the gradient of a value, or start it. */
 INLINE void NAME(keep)(T *to, T value, int first) { *to = first ? value : *to + value; }
@@ -330,6 +333,13 @@ INLINE void NAME(backward_columns)(const int nv, const int want_dx, const int wa
             for (int i = 0; i < nv; i++) dx[i] = (vec){0};
         int64_t k = a->colptr[c], end = a->colptr[c + 1];
         for (; k + 4 <= end; k += 4) {
+            /* the values lie in another order: ask for them well before they are needed */
+            if (k + AHEAD + 4 <= a->entries)
+#pragma GCC unroll 4
+                for (int u = 0; u < 4; u++) {
+                    __builtin_prefetch(values + perm[k + AHEAD + u]);
+                    if (fused) __builtin_prefetch(f.momentum + perm[k + AHEAD + u], 1);
+                }
             const vec *dy[4];
             quad v, m = {0};
             vec d[4];
@@ -427,6 +437,7 @@ static void NAME(backward)(void *arg, int tid, int team, barrier_t *meet) {
         NAME(columns_t) a = {
             .colptr = p->colptr + panel * p->cols,
             .row = p->row,
+            .entries = p->nnz > FAR ? p->nnz : 0,
             .perm = p->perm,
             .values = job->values,
             .x = x ? (repack ? x + NAME(place)(p->cols, 0, v0, v1) : x + v0 * L) : NULL,
@@ -461,5 +472,7 @@ static void NAME(backward)(void *arg, int tid, int team, barrier_t *meet) {
 #undef quad
 #undef SHUFFLE4
 #undef IN_REGISTER
+#undef AHEAD
+#undef FAR
 #undef L
 #undef INLINE
