@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from regraft import allocate as allocation
-from regraft import positions
+from regraft import kernels, positions
 from regraft.allocate import Allocation
 from regraft.errors import InputError, MismatchError, check_density
 from regraft.layers.modules import SPARSE_TYPE, SparseConv, SparseLayer, SparseLinear, sparse_layers
@@ -122,6 +122,7 @@ def sparsify(
         _take_over(sparse, layer)
         replaced[id(layer)] = sparse
     _swap(model, replaced)
+    kernels.layout.chain(model)
     return model
 
 
