@@ -1,6 +1,6 @@
 """One cell of thesis 1's phase 2: which weight rule merges best at which sparsity?
 
-    REGRAFT_DATA=... python benchmarks/merging_phase2_cell.py --out runs/phase2
+    REGRAFT_DATA=... OMP_NUM_THREADS=1 python benchmarks/merging_phase2_cell.py --out runs/phase2
 
 Needs Fashion-MNIST. Prints the 5x5 mean accuracies of each sparsity and the ranking of weight rules; writes
 results.json and report.html. See docs/results/merging-phase-2-cell.md for what came out.
@@ -27,6 +27,10 @@ from regraft.studies.merging import BIAS_RULES, WEIGHT_RULES
 @click.option("--networks", type=click.IntRange(min=2), default=5, help="Networks trained for each sparsity.")
 @click.option("--epochs", type=click.IntRange(min=1), default=1500, help="Epochs at most.")
 @click.option("--seed", type=int, default=0, help="Seed of the first network; the others have the next ones.")
+@click.option(
+    "--rate", default=cell.PHASE_2.rate, help="Schedule of the evolution rate, which starts at 0.5."
+)
+@click.option("--lr-schedule", default=cell.PHASE_2.lr_schedule, help="Schedule of the learning rate.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/phase2"), help="Folder to write.")
 @data_dir_option
 @json_option
@@ -35,6 +39,8 @@ def main(
     networks: int,
     epochs: int,
     seed: int,
+    rate: str,
+    lr_schedule: str,
     out: Path,
     data_dir: Path | None,
     json_path: str | None,
@@ -42,14 +48,18 @@ def main(
     """Train, merge all pairs by all 25 rules, compare."""
     started = time.perf_counter()
     screen = console(json_path)
-    recipe = replace(cell.PHASE_2, epochs=epochs)
+    recipe = replace(cell.PHASE_2, epochs=epochs, rate=rate, lr_schedule=lr_schedule)
     data = cell.load(data_dir)
     cells = []
     for sparsity in sparsities:
         cells.append(cell.run(data, sparsity, networks=networks, recipe=recipe, seed=seed, say=screen.print))
         show(screen, cells[-1].figures())
-    figures = {"cells": [c.figures() for c in cells], "seconds": time.perf_counter() - started}
-    figures["versions"] = versions()
+    figures = {
+        "cells": [c.figures() for c in cells],
+        "recipe": {**recipe.resolved(), "density": None},
+        "seconds": time.perf_counter() - started,
+        "versions": versions(),
+    }
     out.mkdir(parents=True, exist_ok=True)
     write_json(str(out / "results.json"), figures)
     write(out / "report.html", {**cell.results(cells, recipe, data), "versions": versions()})
