@@ -23,8 +23,8 @@ from regraft.studies.networks import Network, train_network
 from regraft.topology import expected_nnstd
 from regraft.train import Recipe
 
-# the thesis draws both decays (figure 8) without their formula; at steepness 2 networks of sparsity .99 can pass
-# 85 % within 600 to 1500 epochs, as its own do, while at 5 none does
+# the thesis draws both decays (figure 8) without their formula; at steepness 2 networks of sparsity .99 can
+# pass 85 % within 600 to 1500 epochs, as its own do, while at 5 none does
 PHASE_2 = Recipe(
     model="mlp:in-392-196-classes",
     density=1.0,
