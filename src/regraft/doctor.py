@@ -11,7 +11,7 @@ import torch
 
 from regraft import kernels
 from regraft.files import versions
-from regraft.kernels import native
+from regraft.kernels import convolution, native
 from regraft.weight import SparseWeight
 
 EXTRAS = {
@@ -36,7 +36,7 @@ def examine() -> dict[str, Any]:
     (['advice', 'extras', 'kernels', 'machine', 'versions'], True)
     """
     found = {name: all(map(_installed, modules)) for name, modules in EXTRAS.items()}
-    compiled = {"linear": native.available(), "conv": _importable("regraft.kernels._conv")}
+    compiled = {"linear": native.available(), "conv": convolution.available()}
     return {
         "versions": versions(),
         "machine": {
@@ -59,14 +59,6 @@ def examine() -> dict[str, Any]:
 
 def _installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
-
-
-def _importable(module: str) -> bool:
-    try:
-        importlib.import_module(module)
-    except ImportError:
-        return False
-    return True
 
 
 def _linear_agrees() -> bool:

@@ -260,7 +260,8 @@ class NetworkFile:
             try:
                 self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115
             except OSError as error:
-                raise FileError(f"cannot open '{self.path}': {error.strerror or error}") from error
+                reason = error.strerror or error
+                raise FileError(f"cannot open '{self.path}': {reason}; check the path") from error
         return self._file
 
     def close(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from regraft.errors import FileError
+from regraft.files import atomic_write
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,14 +53,8 @@ def write_json(path: str | None, figures: dict[str, Any]) -> None:
     if path == "-":
         sys.stdout.write(text)
         return
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise FileError(f"cannot write the figures to '{path}': {error.strerror or error}") from error
+    with atomic_write(path) as file:
+        file.write(text.encode())
 
 
 def _plain(value: Any) -> Any:
