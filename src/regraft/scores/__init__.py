@@ -1,0 +1,11 @@
+"""How much each connection matters: (model, probe) -> {weight name: vector}, higher is kept.
+
+The vector of a weight lines up with its ``index``. Selection (``regraft.select``) turns scores into the
+entries that stay.
+"""
+
+from regraft.scores.basic import magnitude, random
+from regraft.scores.named import SCORES, by_name
+from regraft.scores.protocol import Score, Vectors, weights_of
+
+__all__ = ["SCORES", "Score", "Vectors", "by_name", "magnitude", "random", "weights_of"]
