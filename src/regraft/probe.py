@@ -22,6 +22,7 @@ class Probe:
         batches: pairs ``(input, target)``, each ``[n, ...]`` and ``[n]``; a sequence, since a score may pass
             over them more than once.
         generator: for scores and rules that draw numbers.
+        input_shape: shape of one sample, for scores that see no data; None takes it from the first batch.
 
     >>> Probe(batches=[(torch.zeros(2, 3), torch.zeros(2))]).require_batches("snip")[0][0].shape
     torch.Size([2, 3])
@@ -30,6 +31,7 @@ class Probe:
     loss: Loss | None = None
     batches: Sequence[tuple[Tensor, Tensor]] = ()
     generator: torch.Generator | None = None
+    input_shape: tuple[int, ...] | None = None
 
     def require_loss(self, user: str) -> Loss:
         """The loss, or an InputError that says that ``user`` needs one."""
@@ -50,3 +52,11 @@ class Probe:
                 f"{user} draws random numbers: pass Probe(generator=torch.Generator().manual_seed(0))"
             )
         return self.generator
+
+    def require_input_shape(self, user: str) -> tuple[int, ...]:
+        """The shape of one sample, or an InputError that says that ``user`` needs it."""
+        if self.input_shape is not None:
+            return tuple(self.input_shape)
+        if len(self.batches) == 0:
+            raise InputError(f"{user} needs the shape of a sample: pass Probe(input_shape=...) or batches")
+        return tuple(self.batches[0][0].shape[1:])

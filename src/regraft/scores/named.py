@@ -5,8 +5,17 @@ from __future__ import annotations
 from regraft.errors import unknown
 from regraft.scores.basic import magnitude, random
 from regraft.scores.protocol import Score
+from regraft.scores.saliency import grasp, grasp_magnitude, snip, synflow, variance_flow
 
-SCORES: dict[str, Score] = {"magnitude": magnitude, "random": random}
+SCORES: dict[str, Score] = {
+    "magnitude": magnitude,
+    "random": random,
+    "snip": snip,
+    "grasp": grasp,
+    "grasp-magnitude": grasp_magnitude,
+    "synflow": synflow,
+    "variance-flow": variance_flow,
+}
 
 
 def by_name(name: str) -> Score:

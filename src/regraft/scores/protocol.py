@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
 from torch import Tensor, nn
 
-from regraft.errors import InputError
 from regraft.probe import Probe
-from regraft.weight import SparseWeight
+from regraft.signals.protocol import Vectors, weights_of
 
-Vectors = Mapping[str, Tensor]
-"""One vector [nnz] per sparse weight, by the weight's name, lined up with its ``index``."""
+__all__ = ["Score", "Vectors", "weights_of"]
 
 
 class Score(Protocol):
@@ -35,18 +32,3 @@ class Score(Protocol):
         values: Vectors | None = None,
         active: Vectors | None = None,
     ) -> dict[str, Tensor]: ...
-
-
-def weights_of(model: nn.Module) -> dict[str, SparseWeight]:
-    """The model's sparse weights by name, in order.
-
-    Raises:
-        InputError: it has none.
-    """
-    found = {n: m for n, m in model.named_modules() if isinstance(m, SparseWeight)}
-    if not found:
-        raise InputError(
-            f"the {type(model).__name__} has no sparse weight to score: "
-            "call regraft.sparsify(model, ...) first"
-        )
-    return found
