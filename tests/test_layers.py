@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from regraft import SparseConv1d, SparseConv2d, SparseConv3d, SparseLinear, SparseWeight
-from regraft.errors import MismatchError
+from regraft.errors import InputError, MismatchError
 from regraft.layers import SPARSE_TYPE, sparse_layers
 
 # (dense layer, shape of a batch of one input): the conformance table of layers and their options
@@ -177,3 +177,41 @@ def test_dead_units_get_the_bias_only():
     layer = SparseLinear.from_dense(nn.Linear(7, 5), torch.tensor([0, 1]))
     y = layer(torch.randn(4, 7))
     assert torch.equal(y[:, 1:], layer.bias[1:].expand(4, 4))
+
+
+def test_a_random_layer_has_the_connections_asked_for():
+    g = torch.Generator().manual_seed(0)
+    layer = SparseLinear.random(50, 40, density=0.1, generator=g)
+    assert (layer.weight.nnz, layer.weight.shape, layer.bias.shape) == (200, (40, 50), (40,))
+    assert 0.5 < layer.weight.values.std() * 15**0.5 < 1.2  # uniform, variance 1 / (3 * 5)
+    layer = SparseLinear.random(50, 40, fan_in=7, bias=False, generator=g)
+    assert layer.bias is None
+    assert layer.weight.rows().bincount().tolist() == [7] * 40
+
+
+def test_a_random_layer_comes_from_the_generator_alone():
+    before = torch.get_rng_state()
+    make = lambda seed: SparseLinear.random(9, 8, fan_in=3, generator=torch.Generator().manual_seed(seed))
+    a, b, c = make(0), make(0), make(1)
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(x, b.state_dict()[k]) for k, x in a.state_dict().items())
+    assert not torch.equal(a.weight.index, c.weight.index)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "exactly one of density= and fan_in="),
+        ({"density": 0.5, "fan_in": 2}, "exactly one"),
+        ({"density": 1.5}, "density"),
+        ({"density": 1e-9}, "without any connection"),
+        ({"fan_in": 0}, r"fan_in is 0, but must be a whole number in \[1, 6\]"),
+        ({"fan_in": 7}, "fan_in is 7"),
+        ({"fan_in": 2.0}, "fan_in is 2.0"),
+        ({"fan_in": 2, "out_features": 0}, "out_features is 0"),
+    ],
+)
+def test_a_random_layer_refuses_what_cannot_be(options, message):
+    sizes = {"in_features": 6, "out_features": 4} | options
+    with pytest.raises(InputError, match=message):
+        SparseLinear.random(**sizes)

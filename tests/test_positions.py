@@ -153,3 +153,20 @@ def test_impossible_draws_are_refused(k):
 def test_growing_more_than_is_absent_is_refused():
     with pytest.raises(InputError, match="cannot grow 3 connections: only 2 of 4 positions are inactive"):
         positions.sample_absent(torch.tensor([0, 1]), 4, 3)
+
+
+@given(st.integers(1, 6), st.integers(1, 9), st.data())
+def test_every_row_gets_its_positions(rows, cols, data):
+    k = data.draw(st.integers(1, cols))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    index = positions.sample_rows(rows, cols, k, generator)
+    assert torch.equal(positions.check(index, rows * cols), index)
+    assert (index // cols).bincount(minlength=rows).tolist() == [k] * rows
+
+
+def test_positions_of_a_row_are_uniform():
+    # every pair out of five columns equally often: 10 pairs, 4000 expected, standard deviation 60
+    index = positions.sample_rows(40_000, 5, 2, torch.Generator().manual_seed(0)) % 5
+    pairs = (index.view(-1, 2) * torch.tensor([5, 1])).sum(1).unique(return_counts=True)[1]
+    assert pairs.numel() == 10
+    assert (pairs - 4000).abs().max() < 300

@@ -276,3 +276,37 @@ def test_a_layer_that_computes_its_weight_is_refused(wrap):
     wrap(model[0])
     with pytest.raises(InputError, match=r"layer '0' computes its weight.*exclude it"):
         sparsify(model, 0.5)
+
+
+def test_without_dense_values_the_connections_are_drawn_in_memory():
+    def model():
+        return nn.Sequential(nn.Linear(60, 40), nn.ReLU(), nn.Linear(40, 30, bias=False))
+
+    with torch.device("meta"):
+        bare = model()
+    g = torch.Generator().manual_seed(3)
+    made = sparsify(bare, 0.2, generator=g)
+    real = sparsify(model(), 0.2, generator=torch.Generator().manual_seed(3))
+    assert Topology.of(made) == Topology.of(real)
+    assert not any(t.is_meta for t in made.state_dict().values())
+    largest = made[0].weight.values.abs().max().item()
+    assert 0.9 / 60**0.5 < largest <= 1 / 60**0.5  # torch's rule for nn.Linear
+    assert made[0].bias.abs().max() <= 1 / 60**0.5
+    assert made[2].bias is None
+
+
+def test_without_dense_values_a_convolution_keeps_its_options():
+    with torch.device("meta"):
+        bare = nn.Sequential(nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2, dtype=torch.float64))
+    made = sparsify(bare, 0.5, init="rescale", generator=torch.Generator().manual_seed(0))
+    assert (made[0].stride, made[0].padding, made[0].groups) == ((2, 2), (1, 1), 2)
+    assert made[0].weight.values.dtype == torch.float64
+    assert 0.8 < made[0].weight.values.abs().max() * 9**0.5 <= 1  # 18 inputs, half of them connected
+
+
+def test_a_network_that_would_not_fit_dense():
+    with torch.device("meta"):
+        bare = nn.Sequential(nn.Linear(1000, 10**6), nn.ReLU(), nn.Linear(10**6, 10**6))  # dense: 4 TB
+    g = torch.Generator().manual_seed(0)
+    made = sparsify(bare, epsilon=0.05, generator=g)
+    assert [m.weight.nnz for m in sparse_layers(made).values()] == [50_050, 100_000]

@@ -11,7 +11,7 @@ from regraft import models
 from regraft.container import read_table
 from regraft.errors import FileError, MismatchError, RegraftError
 from regraft.files import Header, NetworkFile, PathLike, read_network, write_network
-from regraft.layers import SPARSE_TYPE, SparseLayer, SparseLinear, sparsify
+from regraft.layers import SPARSE_TYPE, sparsify
 from regraft.topology import Topology
 from regraft.weight import SparseWeight
 
@@ -160,18 +160,11 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor], header: Header) -> No
         weight = SparseWeight(shape, rest.pop(f"{name}.index"), rest.pop(f"{name}.values"))
         bias = None if layer.bias is None else rest.pop(f"{layer_name}.bias")
         parent, _, key = layer_name.rpartition(".")
-        setattr(model.get_submodule(parent), key, _sparse_like(layer, weight, bias))
+        sparse = SPARSE_TYPE[type(layer)].like(cast(Any, layer), weight, bias)
+        setattr(model.get_submodule(parent), key, sparse)
     missing, unexpected = model.load_state_dict(rest, strict=False, assign=True)
     if unexpected or any(t.is_meta for t in model.state_dict().values()):
         raise MismatchError(f"missing {missing}, unexpected {unexpected}")
-
-
-def _sparse_like(layer: nn.Module, weight: SparseWeight, bias: Tensor | None) -> SparseLayer:
-    if isinstance(layer, nn.Linear):
-        return SparseLinear(weight, bias)
-    options = ("stride", "padding", "dilation", "groups", "padding_mode")
-    made: SparseLayer = SPARSE_TYPE[type(layer)](weight, bias, **{o: getattr(layer, o) for o in options})
-    return made
 
 
 def _load_into(model: nn.Module, tensors: Mapping[str, Tensor], header: Header, path: PathLike) -> None:

@@ -166,3 +166,27 @@ def sample(size: int, k: int, generator: torch.Generator | None = None) -> Tenso
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
     return sample_ranks(size, k, generator)
+
+
+def sample_rows(rows: int, cols: int, k: int, generator: torch.Generator | None = None) -> Tensor:
+    """``k`` distinct positions in each row of a [rows, cols] matrix, uniform, as sorted flat positions
+    [rows * k]; O(rows * k) memory.
+
+    Robert Floyd's algorithm in all rows at once (Bentley and Floyd 1987, "A sample of brilliance"): draw from
+    the first j + 1 columns for j = cols - k ... cols - 1, and take column j where the draw was there already.
+
+    >>> sample_rows(2, 3, 3).tolist()
+    [0, 1, 2, 3, 4, 5]
+
+    Raises:
+        InputError: k is not in [1, cols].
+    """
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= cols:
+        raise InputError(f"fan_in is {k!r}, but must be a whole number in [1, {cols}], the number of inputs")
+    device = generator.device if generator is not None else torch.device("cpu")
+    chosen = torch.empty((k, rows), dtype=torch.int64, device=device)
+    for i, last in enumerate(range(cols - k, cols)):
+        drawn = torch.randint(last + 1, (rows,), generator=generator, device=device)
+        chosen[i] = torch.where((chosen[:i] == drawn).any(0), last, drawn)
+    ordered = chosen.t().sort(1).values
+    return (ordered + torch.arange(rows, device=device)[:, None] * cols).flatten()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from regraft import models
+from regraft import models, sparsify
 from regraft.errors import InputError, MismatchError
 
 
@@ -161,3 +161,18 @@ def test_normalisation_layers_start_neutral() -> None:
     models.initialise(nn.Sequential(norm))
     assert norm.weight.tolist() == [1, 1, 1]
     assert norm.running_mean.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("init", models.INITS)
+def test_sparse_layers_are_drawn_like_dense_ones(init: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    dense = nn.Sequential(nn.Linear(400, 300))
+    models.initialise(dense, init, generator=g)
+    bound = dense[0].weight.abs().max()
+    sparse = sparsify(nn.Sequential(nn.Linear(400, 300)), density=0.25, generator=g)
+    for how, factor in (("keep", 1.0), ("rescale", 2.0)):
+        models.initialise(sparse, init, sparse_init=how, generator=g)
+        assert (sparse[0].weight.values.abs().max() / bound).item() == pytest.approx(factor, rel=0.01)
+        assert (sparse[0].bias.abs().max() > 0) == (init == "torch")
+    with pytest.raises(InputError, match="unknown sparse_init 'scale'"):
+        models.initialise(sparse, init, sparse_init="scale")

@@ -131,3 +131,24 @@ def test_times(text: str, steps: int) -> None:
 def test_ill_formed_times(text: str) -> None:
     with pytest.raises(InputError):
         steps_between(text, 10)
+
+
+def test_a_large_network_is_made_without_its_dense_weights(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe(**BASE, exclude=("fc3",), init="torch")
+    usual = build_model(recipe, data)
+    monkeypatch.setattr("regraft.train.recipe.LARGE", 10)
+    large = build_model(recipe, data)
+    again = build_model(recipe, data)
+    assert Topology.of(large) == Topology.of(usual)
+    state = large.state_dict()
+    assert all(torch.equal(t, state[k]) for k, t in again.state_dict().items())
+    for name, t in usual.state_dict().items():
+        assert (t.shape, t.dtype, t.device) == (state[name].shape, state[name].dtype, state[name].device)
+        if t.is_floating_point() and t.numel() > 100:
+            assert state[name].std() / t.std() == pytest.approx(1.0, abs=0.2)
+    monkeypatch.setattr("regraft.train.recipe.LARGE", 10**9)
+    assert all(
+        torch.equal(t, usual.state_dict()[k]) for k, t in build_model(recipe, data).state_dict().items()
+    )

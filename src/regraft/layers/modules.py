@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
-from regraft import kernels
-from regraft.errors import MismatchError
+from regraft import kernels, positions
+from regraft.errors import InputError, MismatchError, check_density
 from regraft.weight import SparseWeight
 
 
@@ -53,7 +54,63 @@ class SparseLinear(SparseLayer):
     def from_dense(cls, layer: nn.Linear, index: Tensor) -> Self:
         """The connections of ``layer`` at ``index`` (flat row-major positions), with its bias."""
         bias = None if layer.bias is None else layer.bias.detach().clone()
-        return cls(SparseWeight.from_dense(layer.weight, index), bias)
+        return cls.like(layer, SparseWeight.from_dense(layer.weight, index), bias)
+
+    @classmethod
+    def like(cls, layer: nn.Linear, weight: SparseWeight, bias: Tensor | None) -> Self:
+        """A layer with this weight and bias that takes the place of ``layer``."""
+        return cls(weight, bias)
+
+    @classmethod
+    def random(
+        cls,
+        in_features: int,
+        out_features: int,
+        *,
+        density: float | None = None,
+        fan_in: int | None = None,
+        bias: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> Self:
+        """A new layer with random connections. No dense weight is made on the way: memory is O(nnz).
+
+        Values and biases are uniform in +-1 / sqrt(connections per output unit), which is how torch draws an
+        ``nn.Linear`` with so many inputs.
+
+        Args:
+            density: share of connections, in (0, 1], uniform over all positions together.
+            fan_in: instead of a density, the number of connections of each output unit, in
+                [1, in_features], its inputs uniform.
+            bias: whether the layer has one.
+            generator: source of positions and values; the same seed gives the same layer.
+
+        >>> layer = SparseLinear.random(500_000, 500_000, fan_in=2)  # dense: a terabyte
+        >>> layer.weight.nnz, layer.weight.rows()[:6].tolist()
+        (1000000, [0, 0, 1, 1, 2, 2])
+
+        Raises:
+            InputError: not exactly one of density and fan_in, or one out of range; a size below 1; no
+                connection at all.
+        """
+        for name, size in (("in_features", in_features), ("out_features", out_features)):
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise InputError(f"{name} is {size!r}, but must be a whole number of 1 or more")
+        if (density is None) == (fan_in is None):
+            raise InputError("SparseLinear.random needs exactly one of density= and fan_in=")
+        if fan_in is not None:
+            index = positions.sample_rows(out_features, in_features, fan_in, generator)
+        else:
+            size = in_features * out_features
+            index = positions.sample(size, round(check_density(cast(float, density)) * size), generator)
+        if not index.numel():
+            raise InputError(
+                f"density {density} leaves a layer of shape {(out_features, in_features)} without "
+                "any connection: raise it"
+            )
+        bound = math.sqrt(out_features / index.numel())
+        values = uniform(index.numel(), bound, generator)
+        weight = SparseWeight((out_features, in_features), index, values)
+        return cls(weight, uniform(out_features, bound, generator) if bias else None)
 
     def to_dense(self) -> nn.Linear:
         """The equal ``nn.Linear``, zeros where no connection is."""
@@ -106,9 +163,17 @@ class SparseConv(SparseLayer):
     @classmethod
     def from_dense(cls, layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, index: Tensor) -> Self:
         """The connections of ``layer`` at ``index`` (flat row-major positions), with its bias."""
+        bias = None if layer.bias is None else layer.bias.detach().clone()
+        return cls.like(layer, SparseWeight.from_dense(layer.weight, index), bias)
+
+    @classmethod
+    def like(
+        cls, layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, weight: SparseWeight, bias: Tensor | None
+    ) -> Self:
+        """A layer with this weight and bias, and the options of ``layer``."""
         return cls(
-            SparseWeight.from_dense(layer.weight, index),
-            None if layer.bias is None else layer.bias.detach().clone(),
+            weight,
+            bias,
             stride=layer.stride,
             padding=layer.padding,
             dilation=layer.dilation,
@@ -185,3 +250,11 @@ def fill(dense: nn.Module, sparse: SparseLayer) -> None:
         cast(Tensor, dense.weight).copy_(sparse.weight.dense())
         if sparse.bias is not None:
             cast(Tensor, dense.bias).copy_(sparse.bias)
+
+
+def uniform(
+    n: int, bound: float, generator: torch.Generator | None, dtype: torch.dtype | None = None
+) -> Tensor:
+    """``n`` numbers uniform in [-bound, bound), on the generator's device."""
+    device = "cpu" if generator is None else generator.device
+    return torch.empty(n, dtype=dtype, device=device).uniform_(-bound, bound, generator=generator)

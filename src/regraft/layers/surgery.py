@@ -14,8 +14,16 @@ from regraft import allocate as allocation
 from regraft import kernels, positions
 from regraft.allocate import Allocation
 from regraft.errors import InputError, MismatchError, check_density
-from regraft.layers.modules import SPARSE_TYPE, SparseConv, SparseLayer, SparseLinear, sparse_layers
+from regraft.layers.modules import (
+    SPARSE_TYPE,
+    SparseConv,
+    SparseLayer,
+    SparseLinear,
+    sparse_layers,
+    uniform,
+)
 from regraft.topology import Topology
+from regraft.weight import SparseWeight
 
 Init = Literal["keep", "rescale"]
 M = TypeVar("M", bound=nn.Module)
@@ -88,6 +96,10 @@ def sparsify(
             the variance they would have in the dense network (Evci et al. 2022, arXiv:2010.03533).
         generator: for the random positions; the same seed gives the same topology.
 
+    A layer on the meta device has no values to keep: its sparse layer is made on the CPU (or the generator's
+    device) with values uniform in +-1 / sqrt(dense fan-in), torch's own rule, drawn from ``generator`` after
+    all positions. So a network whose dense weights would not fit into memory can be made.
+
     >>> model = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 10))
     >>> _ = sparsify(model, density=0.1, generator=torch.Generator().manual_seed(0))
     >>> Topology.of(model).nnz == round(0.1 * (600 + 300))
@@ -116,7 +128,7 @@ def sparsify(
     replaced: dict[int, nn.Module] = {}
     for name, index in indices.items():
         layer = layers[name]
-        sparse = SPARSE_TYPE[type(layer)].from_dense(cast(Any, layer), index)
+        sparse = _made_of(layer, index, generator)
         if init == "rescale":
             _rescale(sparse)
         _take_over(sparse, layer)
@@ -188,6 +200,18 @@ def _indices_of(topology: Topology, layers: dict[str, nn.Module]) -> dict[str, T
             )
         indices[name] = connections.index
     return indices
+
+
+def _made_of(layer: nn.Module, index: Tensor, generator: torch.Generator | None) -> SparseLayer:
+    """The sparse layer with the values of ``layer``, or with new ones where it has none."""
+    kind, dense = SPARSE_TYPE[type(layer)], cast(nn.Linear, layer)
+    if not dense.weight.is_meta:
+        return kind.from_dense(cast(Any, layer), index)
+    shape, dtype = dense.weight.shape, dense.weight.dtype
+    bound = 1 / math.sqrt(max(math.prod(shape[1:]), 1))
+    weight = SparseWeight(shape, index, uniform(index.numel(), bound, generator, dtype))
+    bias = None if dense.bias is None else uniform(shape[0], bound, generator, dtype)
+    return kind.like(cast(Any, layer), weight, bias)
 
 
 def _rescale(layer: SparseLayer) -> None:

@@ -22,6 +22,8 @@ from regraft.train.callbacks import AfterStep, EarlyStopping, StopAfterAccuracy
 from regraft.train.loop import check_epochs, fit
 from regraft.train.run import Callback, History
 
+LARGE = 2**28  # values of the dense weights, 1 GiB of them: more are never made for a sparse network
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -145,22 +147,41 @@ class Trained:
 def build_model(recipe: Recipe, data: Data) -> nn.Module:
     """The recipe's network before training, on the CPU.
 
+    A sparse network whose dense weights would have more than ``LARGE`` values is made without them: its
+    topology is the one it would have anyway, its values are drawn for the connections alone, so that they are
+    others than those of a dense network with the same seed.
+
     Raises:
         InputError: an option that cannot be used.
         MismatchError: the model does not fit the data.
     """
-    model = models.build(
-        recipe.model, input_shape=data.input_shape, classes=data.classes, dropout=recipe.dropout,
-        activation=recipe.activation, init=recipe.init, generator=seeds.stream(recipe.seed, "init"),
-    )  # fmt: skip
+    generator = seeds.stream(recipe.seed, "init")
+
+    def build(device: str) -> nn.Module:
+        return models.build(
+            recipe.model, input_shape=data.input_shape, classes=data.classes, dropout=recipe.dropout,
+            activation=recipe.activation, init=recipe.init, generator=generator, device=device,
+        )  # fmt: skip
+
     if recipe.dense:
-        return model
+        return build("cpu")
+    model = build("meta")
+    large = sum(p.numel() for p in model.parameters()) > LARGE
     options = recipe.resolved()
-    return sparsify(
-        model, options["density"], epsilon=options["epsilon"], allocate=recipe.allocate,
-        include=recipe.include, exclude=recipe.exclude, init=options["sparse_init"],
-        generator=seeds.stream(recipe.seed, "topology"),
+    model = sparsify(
+        model if large else build("cpu"), options["density"], epsilon=options["epsilon"],
+        allocate=recipe.allocate, include=recipe.include, exclude=recipe.exclude,
+        init=options["sparse_init"], generator=seeds.stream(recipe.seed, "topology"),
     )  # fmt: skip
+    if large:
+        for module in model.modules():
+            if any(p.is_meta for p in module.parameters(recurse=False)):
+                module.to_empty(device="cpu", recurse=False)  # a layer that stays dense
+        models.initialise(
+            model, recipe.init, activation=recipe.activation, sparse_init=recipe.sparse_init,
+            generator=generator,
+        )  # fmt: skip
+    return model
 
 
 def train_recipe(
