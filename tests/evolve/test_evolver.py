@@ -440,6 +440,16 @@ class TestRulesOfOnesOwn:
         with pytest.raises(InputError, match=f"entries dropped from '0.weight'.*{error}"):
             evolver.step()
 
+    def test_growing_what_is_active(self) -> None:
+        def taken(weight: SparseWeight, survivors: Tensor, k: int, context: Context) -> Growth:
+            return Growth(survivors[:k], torch.zeros(k))
+
+        model = network()
+        before = Topology.of(model)
+        with pytest.raises(InputError, match=r"cannot grow the position \d+ of '0\.weight', which is active"):
+            Evolve(grow=taken, generator=seeded()).attach(model).step()
+        assert Topology.of(model) == before
+
     def test_bad_grow(self) -> None:
         def too_few(weight: SparseWeight, survivors: Tensor, k: int, context: Context) -> Growth:
             return random(weight, survivors, k - 1, context)

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from regraft import SparseWeight
 from regraft.evolve import remap_state
-from regraft.evolve.rewire import swap
+from regraft.kernels.rewiring import swap
 from regraft.weight import Rewiring
 
 SIZE, NNZ = 12, 6
@@ -118,7 +118,7 @@ def train(w: SparseWeight, optimizer: Optimizer, gradient_SP: Tensor) -> None:
 
 
 def rewire(w: SparseWeight, optimizer: Optimizer) -> Rewiring:
-    rewiring = swap(w, KEPT, GROWN, torch.tensor([0.5, -0.5]))
+    rewiring = swap(w, torch.tensor([1, 4]), GROWN, torch.tensor([0.5, -0.5]))
     remap_state(optimizer, w.values, rewiring, NNZ)
     return rewiring
 
@@ -251,7 +251,7 @@ def test_lbfgs() -> None:
 
     optimizer.step(closure)
     assert len(optimizer.state) > 0
-    rewiring = swap(w, torch.tensor([1, 4]), torch.tensor([0, 1, 5]), torch.zeros(3))  # 6 become 5
+    rewiring = swap(w, torch.tensor([0, 2, 3, 5]), torch.tensor([0, 1, 5]), torch.zeros(3))  # 6 become 5
     remap_state(optimizer, w.values, rewiring, NNZ)
     assert len(optimizer.state) == 0
     for _ in range(20):
@@ -314,7 +314,12 @@ def test_nested_state_of_other_optimizers() -> None:
     optimizer = Unusual(w.parameters())
     w.values.grad = torch.full((1,), 3.0)
     optimizer.step()
-    remap_state(optimizer, w.values, swap(w, torch.tensor([0]), torch.tensor([0]), torch.zeros(1)), 1)
+    remap_state(
+        optimizer,
+        w.values,
+        swap(w, torch.tensor([], dtype=torch.int64), torch.tensor([0]), torch.zeros(1)),
+        1,
+    )
     state = optimizer.state[w.values]
     assert state["step"].tolist() == [1.0]
     assert state["history"][0].tolist() == [0.0, 3.0]

@@ -1,4 +1,4 @@
-"""Dropping, growing and merging positions; compiled code against plain torch."""
+"""Dropping, growing, merging and moving entries: literal cases, compiled code against plain torch, sets."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from regraft import SparseWeight
 from regraft.errors import InputError
 from regraft.kernels import native, rewiring
+from regraft.kernels.rewiring import complement, move, swap
 
 
 @settings(max_examples=80, deadline=None)
@@ -91,5 +93,73 @@ def test_exchange_refuses(
 ) -> None:
     if not compiled:
         monkeypatch.setattr(native, "available", lambda: False)
-    with pytest.raises(InputError):
-        rewiring.exchange(torch.tensor([1, 4]), torch.tensor(dropped), torch.tensor(grown))
+    with pytest.raises(InputError, match=r"'w', which is active|dropped|grown"):
+        rewiring.exchange(torch.tensor([1, 4]), torch.tensor(dropped), torch.tensor(grown), name="'w'")
+
+
+def test_ties_are_drawn_evenly() -> None:
+    g = torch.Generator().manual_seed(0)
+    values, counts = torch.tensor([2.0, -1.0, 0.5, 1.0, 1.0, 3.0]), torch.zeros(6)
+    for _ in range(3000):
+        chosen = rewiring.smallest(values, 2, generator=g)
+        assert chosen.tolist() == sorted(chosen.tolist())
+        counts[chosen] += 1
+    assert counts[[0, 5]].tolist() == [0, 0]
+    assert counts[2] == 3000
+    assert float(((counts[[1, 3, 4]] - 1000) ** 2 / 1000).sum()) < 13.8  # chi-squared, 2 df, p = 0.001
+
+
+@pytest.mark.parametrize("sign", [-1, 0, 1])
+def test_ties_of_one_sign(sign: int) -> None:
+    values = torch.tensor([1.0, -1.0] * 10)
+    g = torch.Generator().manual_seed(0)
+    drawn = {tuple(rewiring.smallest(values, 3, sign, g).tolist()) for _ in range(20)}
+    assert len(drawn) > 5
+    for chosen in drawn:
+        assert not sign or all((values[i] < 0) == (sign < 0) for i in chosen)
+
+
+def test_without_ties_nothing_is_drawn() -> None:
+    g = torch.Generator().manual_seed(0)
+    state = g.get_state()
+    assert rewiring.smallest(torch.tensor([3.0, 1.0, 2.0]), 2, generator=g).tolist() == [1, 2]
+    assert rewiring.smallest(torch.tensor([1.0, 1.0]), 2, generator=g).tolist() == [0, 1]
+    assert g.get_state().equal(state)
+
+
+@given(st.integers(0, 40).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, max(n - 1, 0))))))
+def test_complement(case: tuple[int, set[int]]) -> None:
+    n, entries = case
+    inside = sorted(e for e in entries if e < n)
+    kept = complement(torch.tensor(inside, dtype=torch.int64), n)
+    assert kept.tolist() == [i for i in range(n) if i not in inside]
+
+
+def test_move_literal() -> None:
+    vector = torch.tensor([10.0, 20.0, 30.0])
+    old, new = torch.tensor([0, 2]), torch.tensor([1, 2])
+    assert move(vector, old, new, 4, fresh=7.0).tolist() == [7, 10, 30, 7]
+    assert move(vector, old, new, 4, fresh=torch.tensor([1.0, 2.0])).tolist() == [1, 10, 30, 2]
+    assert move(vector.long(), old, new, 3, fresh=0.0).dtype == torch.int64
+
+
+@given(st.data())
+@settings(max_examples=100)
+def test_swap_against_a_dictionary(data: st.DataObject) -> None:
+    size = data.draw(st.integers(1, 30))
+    active = sorted(data.draw(st.sets(st.integers(0, size - 1))))
+    gone = sorted(data.draw(st.sets(st.sampled_from(range(len(active)))))) if active else []
+    survivors = [p for e, p in enumerate(active) if e not in gone]
+    free = [p for p in range(size) if p not in survivors]
+    grown = sorted(data.draw(st.sets(st.sampled_from(free)))) if free else []
+    w = SparseWeight((1, size), torch.tensor(active, dtype=torch.int64), torch.randn(len(active)))
+    parameter = w.values
+    old = dict(zip(w.index.tolist(), w.values.tolist(), strict=True))
+    fresh = torch.randn(len(grown))
+    moved = swap(w, torch.tensor(gone, dtype=torch.int64), torch.tensor(grown, dtype=torch.int64), fresh)
+    expected = {p: old[p] for p in survivors} | dict(zip(grown, fresh.tolist(), strict=True))
+    assert dict(zip(w.index.tolist(), w.values.tolist(), strict=True)) == expected
+    assert w.index.tolist() == sorted(expected)
+    assert w.values is parameter
+    assert [active[e] for e in moved.kept_old.tolist()] == survivors
+    assert [w.index.tolist()[i] for i in moved.kept_new.tolist()] == survivors

@@ -9,9 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from regraft import positions, select
+from regraft import positions
 from regraft.errors import InputError, unknown
 from regraft.evolve.context import Context, Drop
+from regraft.kernels.rewiring import smallest
 from regraft.weight import SparseWeight
 
 
@@ -37,9 +38,8 @@ def magnitude(weight: SparseWeight, fraction: float, context: Context) -> Tensor
     Raises:
         InputError: weights that are NaN.
     """
-    return select.top(
-        -weight.values.abs(), count(fraction, weight.nnz), context.generator, name=f"weight '{context.name}'"
-    )
+    values = _without_nan(weight, context)
+    return smallest(values, count(fraction, weight.nnz), generator=context.generator)
 
 
 @torch.no_grad()
@@ -49,8 +49,8 @@ def signed_magnitude(weight: SparseWeight, fraction: float, context: Context) ->
     12-13).
 
     A weight that is exactly 0 (grown and not trained yet) has no sign and is closest to zero on either side:
-    half of the zeros, drawn by the generator, count as negative and the rest as positive. So the number
-    dropped is round(zeta * n+) + round(zeta * n-) with n+ + n- = nnz. Ties are decided by the generator.
+    half of the zeros count as negative and the rest as positive. So the number dropped is round(zeta * n+) +
+    round(zeta * n-) with n+ + n- = nnz. Ties, and which zeros go, are decided by the generator.
 
     >>> w = SparseWeight((1, 6), torch.arange(6), torch.tensor([0.1, 0.2, 0.3, 0.4, -5.0, -7.0]))
     >>> signed_magnitude(w, 0.5, Context("w", torch.Generator())).tolist()
@@ -59,25 +59,33 @@ def signed_magnitude(weight: SparseWeight, fraction: float, context: Context) ->
     Raises:
         InputError: weights that are NaN.
     """
+    values, generator = _without_nan(weight, context), context.generator
+    negatives, zeros = int((values < 0).sum()), int((values == 0).sum())
+    positives = weight.nnz - negatives - zeros
+    below = count(fraction, negatives + zeros // 2)
+    above = count(fraction, positives + zeros - zeros // 2)
+    # the zeros of each side go first
+    of_zeros = min(below, zeros // 2) + min(above, zeros - zeros // 2)
+    below, above = below - min(below, zeros // 2), above - min(above, zeros - zeros // 2)
+    lowest = smallest(values, zeros + above if above else of_zeros, 1, generator)
+    if above and of_zeros < zeros:
+        zero = values[lowest] == 0
+        drawn = positions.sample_ranks(zeros, of_zeros, generator).to(lowest.device)
+        lowest = torch.cat([lowest[~zero], lowest[zero][drawn]])
+    dropped = torch.zeros(weight.nnz, dtype=torch.bool, device=values.device)
+    dropped[smallest(values, below, -1, generator)] = True
+    dropped[lowest] = True
+    return dropped.nonzero().squeeze(1)
+
+
+def _without_nan(weight: SparseWeight, context: Context) -> Tensor:
     values = weight.values.detach()
     if bool(values.isnan().any()):
         raise InputError(
             f"weight '{context.name}' has {int(values.isnan().sum())} NaN values of {weight.nnz}: training "
             "diverged before this update; lower the learning rate"
         )
-    negative = values < 0
-    zeros = (values == 0).nonzero().squeeze(1)
-    if zeros.numel() > 1:
-        half = positions.sample_ranks(zeros.numel(), zeros.numel() // 2, context.generator)
-        negative[zeros[half.to(zeros.device)]] = True
-    dropped = torch.zeros_like(negative)
-    for side in (negative, ~negative):
-        entries = side.nonzero().squeeze(1)
-        smallest = select.top(
-            -values[entries].abs(), count(fraction, entries.numel()), context.generator, name=context.name
-        )
-        dropped[entries[smallest]] = True
-    return dropped.nonzero().squeeze(1)
+    return values
 
 
 DROPS: dict[str, Drop] = {"signed-magnitude": signed_magnitude, "magnitude": magnitude}

@@ -18,7 +18,7 @@ from regraft.evolve import grow as grows
 from regraft.evolve.context import Context, Drop, Grow
 from regraft.evolve.named import Patterns, as_patterns, sparse_weights
 from regraft.evolve.optimizer_state import Optimizers, holds, optimizers, remap_state
-from regraft.evolve.rewire import complement, swap
+from regraft.kernels.rewiring import complement, swap
 from regraft.probe import Probe
 from regraft.schedules import Progress, Schedule
 from regraft.weight import SparseWeight
@@ -209,9 +209,9 @@ class Evolve:
         kept = complement(entries, weight.nnz)
         survivors, gone = weight.index[kept], weight.index[entries]
         growth = self.grow(weight, survivors, k, context)
-        growth = grows.check_growth(growth, weight, survivors, k, context)
+        growth = grows.check_growth(growth, weight, k, context)
         old_nnz = weight.nnz
-        rewiring = swap(weight, kept, growth.index, growth.values)
+        rewiring = swap(weight, entries, growth.index, growth.values, name=f"'{context.name}'")
         for optimizer in self._optimizers:
             remap_state(optimizer, weight.values, rewiring, old_nnz)
         return k, int(positions.contains(gone, growth.index).sum())

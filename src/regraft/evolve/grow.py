@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from regraft import positions
-from regraft.errors import InputError, MismatchError, unknown
+from regraft.errors import MismatchError, unknown
 from regraft.evolve.context import Context, Grow, Growth
+from regraft.kernels.rewiring import random_inactive
 from regraft.weight import SparseWeight
 
 
@@ -104,7 +105,7 @@ class RandomGrowth:
         Raises:
             InputError: fewer than k positions are inactive.
         """
-        index = positions.sample_absent(survivors, weight.size, k, context.generator)
+        index = random_inactive(survivors, weight.size, k, context.generator)
         return Growth(index, initial_values(self.init, weight, index, context))
 
 
@@ -124,24 +125,19 @@ def by_name(name: str) -> Grow:
     return GROWS[name]()
 
 
-def check_growth(growth: Growth, weight: SparseWeight, survivors: Tensor, k: int, context: Context) -> Growth:
-    """``growth`` after checking what a rule promises: k sorted positions, none of them a survivor.
+def check_growth(growth: Growth, weight: SparseWeight, k: int, context: Context) -> Growth:
+    """``growth`` after checking what a rule promises: k sorted positions with one value each. (That none of
+    them is active, ``swap`` sees.)
 
     Raises:
-        InputError: positions unsorted, duplicated, out of range, or active already.
+        InputError: positions unsorted, duplicated or out of range.
         MismatchError: not exactly k positions with one value each.
     """
     index = positions.check(growth.index, weight.size, name=f"positions grown in '{context.name}'")
-    index = index.to(survivors.device)
+    index = index.to(weight.index.device)
     if index.numel() != k or growth.values.shape != index.shape:
         raise MismatchError(
             f"the grow rule gave {index.numel()} positions and {tuple(growth.values.shape)} values for "
             f"'{context.name}', but {k} connections were dropped: grow as many"
-        )
-    taken = positions.contains(survivors, index)
-    if bool(taken.any()):
-        raise InputError(
-            f"the grow rule returned position {int(index[taken][0])} of '{context.name}', which is active: "
-            "only positions outside `survivors` can be grown"
         )
     return Growth(index, growth.values.detach().to(weight.values))

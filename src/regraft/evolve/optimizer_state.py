@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import ASGD, LBFGS, Adagrad, Optimizer, Rprop
 
-from regraft.evolve.rewire import complement, move
+from regraft.kernels.rewiring import complement, move
 from regraft.weight import Rewiring
 
 Optimizers = Optimizer | Iterable[Optimizer] | None
@@ -68,7 +68,7 @@ def remap_state(optimizer: Optimizer, parameter: nn.Parameter, rewiring: Rewirin
         return
     group = next(g for g in optimizer.param_groups if any(p is parameter for p in g["params"]))
     starts = {key: f for kind, fs in FRESH.items() if isinstance(optimizer, kind) for key, f in fs.items()}
-    grown = parameter.detach()[complement(rewiring.kept_new, parameter.numel())]
+    grown = parameter.detach()[complement(rewiring.kept_new, parameter.numel())] if starts else parameter
 
     def remapped(key: str, value: Any) -> Any:
         if isinstance(value, Tensor):

@@ -1,7 +1,7 @@
-"""Changing a topology in linear time: pick entries to drop, draw inactive positions, merge.
+"""Changing a topology in linear time: pick entries to drop, draw inactive positions, merge, move values.
 
-Each function computes in compiled code where that is installed and on the CPU, else in torch, with the same
-meaning; only the random stream differs between the two.
+``smallest``, ``random_inactive`` and ``exchange`` compute in compiled code where that is installed and on the
+CPU, else in torch, with the same meaning; only the random stream differs between the two.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from torch import Tensor
 from regraft import positions
 from regraft.errors import InputError
 from regraft.kernels import native
-from regraft.weight import Rewiring
+from regraft.weight import Rewiring, SparseWeight
 
 
 def _compiled(*tensors: Tensor) -> bool:
     return native.available() and all(t.device.type == "cpu" for t in tensors)
 
 
-def smallest(values: Tensor, k: int, sign: int = 0) -> Tensor:
-    """Places (int64, increasing) of the ``k`` values closest to zero; of equal ones the first.
+def smallest(values: Tensor, k: int, sign: int = 0, generator: torch.Generator | None = None) -> Tensor:
+    """Places (int64, increasing) of the ``k`` values closest to zero.
 
     Args:
         values: float [n]; NaN counts as largest.
         k: how many; all there are, if there are fewer.
         sign: 0 looks at all values, -1 at the negative ones, 1 at the others: SET's rule takes both.
+        generator: decides among equal values, each choice equally likely; without one the first are taken.
 
     >>> smallest(torch.tensor([0.5, -0.1, 0.2, -0.3]), 2).tolist()
     [1, 2]
@@ -38,22 +39,34 @@ def smallest(values: Tensor, k: int, sign: int = 0) -> Tensor:
     if k < 0:
         raise InputError(f"k is {k}, but must not be negative")
     values = values.detach()
+    if sign:
+        side = ((values < 0) == (sign < 0)).nonzero().squeeze(1)
+        return side[smallest(values[side], k, generator=generator)]
     if _compiled(values) and values.dtype in (torch.float32, torch.float64):
         values = values.contiguous()
-        out = torch.empty(min(k, values.numel()), dtype=torch.int64)
-        found = native.module().smallest(
-            native.is_float64(values.dtype),
-            values.data_ptr(),
-            values.numel(),
-            sign,
-            out.numel(),
-            out.data_ptr(),
-        )
-        return out[:found]
-    of_sign = torch.ones_like(values, dtype=torch.bool) if not sign else (values < 0) == (sign < 0)
-    candidates = of_sign.nonzero().squeeze(1)
-    order = torch.sort(values[candidates].abs(), stable=True).indices[:k]
-    return candidates[order].sort().values
+        chosen = torch.empty(min(k, values.numel()), dtype=torch.int64)
+        native.module().smallest(
+            native.is_float64(values.dtype), values.data_ptr(), values.numel(), 0, chosen.numel(),
+            chosen.data_ptr(),
+        )  # fmt: skip
+    else:
+        chosen = torch.sort(values.abs(), stable=True).indices[:k].sort().values
+    return chosen if generator is None else _redraw_ties(values.abs(), chosen, generator)
+
+
+def _redraw_ties(magnitude: Tensor, chosen: Tensor, generator: torch.Generator) -> Tensor:
+    """``chosen`` with those that equal the largest of them drawn anew among all that do."""
+    if not chosen.numel():
+        return chosen
+    taken = magnitude[chosen]
+    limit = taken.max()
+    last = taken == limit
+    equal, ties = magnitude == limit, int(last.sum())
+    if int(equal.sum()) <= ties:
+        return chosen
+    tied = equal.nonzero().squeeze(1)
+    drawn = tied[positions.sample_ranks(tied.numel(), ties, generator).to(tied.device)]
+    return torch.cat([chosen[~last], drawn]).sort().values
 
 
 def random_inactive(index: Tensor, size: int, k: int, generator: torch.Generator | None = None) -> Tensor:
@@ -75,13 +88,27 @@ def random_inactive(index: Tensor, size: int, k: int, generator: torch.Generator
     return out
 
 
-def exchange(index: Tensor, dropped: Tensor, grown: Tensor) -> tuple[Tensor, Rewiring]:
+def complement(entries: Tensor, n: int) -> Tensor:
+    """The increasing entries of [0, n) that are not in ``entries``.
+
+    >>> complement(torch.tensor([1, 2]), 5).tolist()
+    [0, 3, 4]
+    """
+    kept = torch.ones(n, dtype=torch.bool, device=entries.device)
+    kept[entries] = False
+    return kept.nonzero().squeeze(1)
+
+
+def exchange(
+    index: Tensor, dropped: Tensor, grown: Tensor, *, name: str = "the weight"
+) -> tuple[Tensor, Rewiring]:
     """The topology ``index`` without the entries at the places ``dropped``, with the positions ``grown``.
 
     Args:
         index: positions [nnz], increasing.
         dropped: places in ``index`` (not positions), increasing.
         grown: positions, increasing, none of them among the survivors.
+        name: how errors call the weight.
 
     Returns:
         the new positions, and where the survivors moved.
@@ -97,7 +124,7 @@ def exchange(index: Tensor, dropped: Tensor, grown: Tensor) -> tuple[Tensor, Rew
     grown = positions.check(grown, torch.iinfo(torch.int64).max, "grown")
     survivors = index.numel() - dropped.numel()
     if not _compiled(index, dropped, grown):
-        return _exchange_in_torch(index, dropped, grown)
+        return _exchange_in_torch(index, dropped, grown, name)
     index, dropped, grown = index.contiguous(), dropped.contiguous(), grown.contiguous()
     merged = torch.empty(survivors + grown.numel(), dtype=torch.int64)
     old, new = torch.empty(survivors, dtype=torch.int64), torch.empty(survivors, dtype=torch.int64)
@@ -106,16 +133,68 @@ def exchange(index: Tensor, dropped: Tensor, grown: Tensor) -> tuple[Tensor, Rew
         merged.data_ptr(), old.data_ptr(), new.data_ptr(),
     )  # fmt: skip
     if kept < 0:
-        raise InputError("a position to grow is still active: grow only inactive positions")
+        _refuse_active(index[complement(dropped, index.numel())], grown, name)
     return merged, Rewiring(old, new)
 
 
-def _exchange_in_torch(index: Tensor, dropped: Tensor, grown: Tensor) -> tuple[Tensor, Rewiring]:
-    stays = torch.ones(index.numel(), dtype=torch.bool, device=index.device)
-    stays[dropped] = False
-    old = stays.nonzero().squeeze(1)
+def _refuse_active(survivors: Tensor, grown: Tensor, name: str) -> None:
+    taken = grown[positions.contains(survivors, grown)]
+    if taken.numel():
+        raise InputError(
+            f"cannot grow the position {int(taken[0])} of {name}, which is active: only positions that are "
+            "inactive after dropping can be grown"
+        )
+
+
+def _exchange_in_torch(index: Tensor, dropped: Tensor, grown: Tensor, name: str) -> tuple[Tensor, Rewiring]:
+    old = complement(dropped, index.numel())
     kept = index[old]
-    if bool(positions.contains(kept, grown).any()):
-        raise InputError("a position to grow is still active: grow only inactive positions")
+    _refuse_active(kept, grown, name)
     merged = torch.cat([kept, grown]).sort().values
     return merged, Rewiring(old, torch.searchsorted(merged, kept))
+
+
+@torch.no_grad()
+def move(vector: Tensor, kept_old: Tensor, kept_new: Tensor, n: int, *, fresh: Tensor | float) -> Tensor:
+    """A new vector [n]: entry ``kept_new[i]`` is the old ``kept_old[i]``, every other entry is ``fresh`` (a
+    number, or a vector in the order of the other entries).
+
+    >>> move(torch.tensor([1.0, 2.0]), torch.tensor([1]), torch.tensor([0]), 3, fresh=0.5).tolist()
+    [2.0, 0.5, 0.5]
+    """
+    if isinstance(fresh, Tensor):
+        new = torch.empty(n, dtype=vector.dtype, device=vector.device)
+        new[complement(kept_new, n).to(vector.device)] = fresh.to(vector)
+    else:
+        new = torch.full((n,), fresh, dtype=vector.dtype, device=vector.device)
+    # an optimizer may keep its state on another device than the weight
+    new[kept_new.to(vector.device)] = vector.detach()[kept_old.to(vector.device)]
+    return new
+
+
+@torch.no_grad()
+def swap(
+    weight: SparseWeight, dropped: Tensor, index: Tensor, values: Tensor, *, name: str = "the weight"
+) -> Rewiring:
+    """Drop the entries ``dropped`` of a weight and add new connections; every other entry stays, bit for bit.
+
+    A position that is both dropped and added starts with its new value: it is a new connection.
+
+    Args:
+        dropped: increasing entries of ``weight.values`` that go.
+        index: increasing positions [k] of the new connections, none of them at an entry that stays.
+        values: their values [k].
+        name: how errors call the weight.
+
+    >>> w = SparseWeight((1, 5), torch.tensor([0, 2, 4]), torch.tensor([1.0, 2.0, 3.0]))
+    >>> swap(w, torch.tensor([1]), torch.tensor([2]), torch.tensor([9.0])).kept_new.tolist()
+    [0, 2]
+    >>> w.index.tolist(), w.values.tolist()
+    ([0, 2, 4], [1.0, 9.0, 3.0])
+
+    Raises:
+        InputError: as for ``exchange``, or a position beyond the weight.
+    """
+    merged, moved = exchange(weight.index, dropped, index, name=name)
+    weight.replace(merged, move(weight.values, *moved, merged.numel(), fresh=values))
+    return moved
