@@ -5,11 +5,17 @@ entries that stay.
 """
 
 from regraft.scores.basic import magnitude, random
+from regraft.scores.composed import Inverted, Stacked
+from regraft.scores.features import FOUR, TEN, features
+from regraft.scores.learned import Example, Learned, fit, targets
 from regraft.scores.named import SCORES, by_name
+from regraft.scores.parse import parse, text_of
 from regraft.scores.protocol import Score, Vectors, weights_of
+from regraft.scores.regressors import REGRESSORS, Perceptron, Regressor
 from regraft.scores.saliency import Saliency, grasp, grasp_magnitude, snip, synflow, variance_flow
 
 __all__ = [
-    "SCORES", "Saliency", "Score", "Vectors", "by_name", "grasp", "grasp_magnitude", "magnitude", "random",
-    "snip", "synflow", "variance_flow", "weights_of",
+    "FOUR", "REGRESSORS", "SCORES", "TEN", "Example", "Inverted", "Learned", "Perceptron", "Regressor",
+    "Saliency", "Score", "Stacked", "Vectors", "by_name", "features", "fit", "grasp", "grasp_magnitude",
+    "magnitude", "parse", "random", "snip", "synflow", "targets", "text_of", "variance_flow", "weights_of",
 ]  # fmt: skip
