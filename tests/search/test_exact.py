@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
-from regraft.search import METRICS, Found, exact
+from regraft.search import METRICS, Found, Search, exact
 from regraft.search.protocol import Metric, door
 from regraft.search.walk import walk
 
@@ -63,13 +61,20 @@ def inputs(kind: str, n_out: int, n_in: int, samples: int, seed: int) -> tuple[T
     return rows, columns
 
 
+SIZES = ((1, 1, 1, 1.0), (7, 300, 5, 0.1), (130, 70, 33, 0.02), (90, 120, 1, 0.9))
 KINDS = ("normal", "flat", "relu", "zeros", "all zero", "duplicates", "integers")
+
+
+def in_torch(
+    rows: Tensor, columns: Tensor, k: int, exclude: Tensor | None = None, *, metric: Metric = "abs"
+) -> Found:
+    return walk(door(rows, columns, k, exclude, metric))
 
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("search", [exact, lambda r, c, k, e, metric: walk(door(r, c, k, e, metric))])
-def test_best_of_dense(kind: str, metric: Metric, search) -> None:
+@pytest.mark.parametrize("search", [exact, in_torch])
+def test_best_of_dense(kind: str, metric: Metric, search: Search) -> None:
     for n_out, n_in, samples, part in (
         (1, 1, 1, 1.0),
         (7, 300, 5, 0.1),

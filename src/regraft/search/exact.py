@@ -17,7 +17,8 @@ def exact(
 
     By Cauchy and Schwarz ``|<r_i, c_j>| <= |r_i| |c_j|``. Rows and columns are ordered by their norms; tiles
     of products are computed from the largest bound on and compared with the k-th best so far, which rises;
-    a tile whose bound lies below it is never computed (for ``l2``: ``|r_i - c_j| >= ||r_i| - |c_j||``). Where norms are uneven, as behind ReLU, that is most of them; where all are equal every tile is computed
+    a tile whose bound lies below it is never computed (for ``l2``: ``|r_i - c_j| >= ||r_i| - |c_j||``).
+    Where norms are uneven, as behind ReLU, that is most of them; where all are equal every tile is computed
     once. Memory is O(k) beside one copy of the input.
 
     Args:

@@ -89,8 +89,8 @@ def door(rows: Tensor, columns: Tensor, k: int, exclude: Tensor | None, metric: 
     samples = rows.shape[1]
     if columns.shape[1] != samples:
         raise MismatchError(
-            f"rows hold {samples} samples and columns {columns.shape[1]}: pass output gradients and inputs of "
-            "the same minibatch"
+            f"rows hold {samples} samples and columns {columns.shape[1]}: pass output gradients and inputs "
+            "of the same minibatch"
         )
     if samples == 0:
         raise InputError("rows and columns hold no samples, but inner products need at least one")
@@ -114,7 +114,8 @@ def _check_k(k: int, size: int, excluded: int) -> None:
         raise InputError(f"k is {k!r}, but must be a number of connections, 0 or more")
     if k > size - excluded:
         raise InputError(
-            f"cannot find {k} connections: only {size - excluded} of {size} positions are inactive; ask for fewer"
+            f"cannot find {k} connections: only {size - excluded} of {size} positions are inactive; "
+            "ask for fewer"
         )
 
 

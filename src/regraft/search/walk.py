@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
 
 from regraft import positions
 from regraft.search.best import fill, keep, ordered
