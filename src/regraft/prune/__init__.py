@@ -1,0 +1,9 @@
+"""Pruning: a score decides which connections stay, in one shot or many, before training or between rounds."""
+
+from regraft.prune.apply import apply
+from regraft.prune.candidates import candidates
+from regraft.prune.collapse import LayerCollapseWarning
+from regraft.prune.paths import PATHS, Path
+from regraft.prune.upfront import Shot, upfront
+
+__all__ = ["PATHS", "LayerCollapseWarning", "Path", "Shot", "apply", "candidates", "upfront"]
