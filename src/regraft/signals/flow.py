@@ -28,7 +28,9 @@ class Flow:
     runs through the connection: the shares of a layer that everything passes sum to R, and what enters a
     hidden unit leaves it (Tanaka et al. 2020, arXiv:2006.05467, theorems 1 and 2).
 
-    ReLU lets positive numbers pass anyway; for tanh, sigmoid and others this takes their slope to be 1.
+    ReLU lets positive numbers pass anyway; for tanh, sigmoid and others this takes their slope to be 1. A
+    network that multiplies activations with each other (gates, attention) has a flow, but its shares do not
+    sum to R.
 
     Attributes:
         power: 1 for synaptic flow; 2 for variances, which a sum of independent terms adds with squared
@@ -132,7 +134,8 @@ _NAMES = (
     "relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "rrelu", "rrelu_", "prelu", "elu", "elu_", "selu",
     "selu_", "celu", "celu_", "gelu", "silu", "mish", "softplus", "softsign", "tanhshrink", "hardtanh",
     "hardtanh_", "hardswish", "hardsigmoid", "logsigmoid", "sigmoid", "sigmoid_", "tanh", "tanh_", "softmax",
-    "log_softmax", "softmin",
+    "log_softmax", "softmin", "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout",
+    "feature_alpha_dropout",
 )  # fmt: skip
 _PASS = {getattr(home, n) for home in (torch, F, Tensor) for n in _NAMES if hasattr(home, n)}
 
