@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from regraft.errors import InputError
+from regraft.errors import InputError, unknown
 from regraft.probe import Probe
 from regraft.scores.protocol import Score, Vectors, weights_of
 from regraft.scores.saliency import finite, normalised
 from regraft.signals.protocol import values_of
+
+SCALES = ("one", "weights", "none")
 
 
 @dataclass(frozen=True, init=False)
@@ -22,9 +24,10 @@ class Stacked:
 
     Args:
         scores: two or more, in the order they are computed.
-        normalise: divide what stands in by the sum of its magnitudes over all weights. It does not change
-            what a later score sees if that is homogeneous (magnitude, SynFlow); SNIP and GraSP see a network
-            of another scale. The thesis's code did so for SNIP and GraSP alone.
+        scale: how large what stands in is: ``"one"`` makes its magnitudes sum to 1 over the network (the
+            thesis's code did so for SNIP and GraSP), ``"weights"`` to what the weights' own sum to, and
+            ``"none"`` leaves it. Magnitude does not see it, nor SynFlow in a network without residual
+            connections; with them take ``"weights"``, since a stream outweighs branches of tiny weights.
         signed: let what stands in have the signs of the weights themselves; otherwise scores stand in as they
             are, as in the thesis, so those that are magnitudes make all weights positive.
 
@@ -36,21 +39,23 @@ class Stacked:
     [0.25, 0.75]
 
     Raises:
-        InputError: fewer than two scores; when called: a score that is NaN or infinite.
+        InputError: fewer than two scores, an unknown scale; when called: a score that is NaN or infinite.
     """
 
     scores: tuple[Score, ...]
-    normalise: bool
+    scale: str
     signed: bool
 
-    def __init__(self, *scores: Score, normalise: bool = True, signed: bool = False) -> None:
+    def __init__(self, *scores: Score, scale: str = "one", signed: bool = False) -> None:
         if len(scores) < 2 or not all(callable(s) for s in scores):
             raise InputError(
                 f"Stacked got {len(scores)} scores, but needs two or more, each a function (model, probe): "
                 "as in Stacked(magnitude, synflow)"
             )
+        if scale not in SCALES:
+            raise unknown("scale of Stacked", scale, SCALES)
         object.__setattr__(self, "scores", scores)
-        object.__setattr__(self, "normalise", normalise)
+        object.__setattr__(self, "scale", scale)
         object.__setattr__(self, "signed", signed)
 
     def __call__(
@@ -64,12 +69,13 @@ class Stacked:
         """The last score, computed on those before it."""
         *before, last = self.scores
         standing = values
-        own = values_of(weights_of(model), values) if self.signed else {}
+        own = values_of(weights_of(model), values)
+        size = sum(float(w.abs().sum()) for w in own.values()) if self.scale == "weights" else 1.0
         for score in before:
             found = score(model, probe, values=standing, active=active)
             standing = finite(found, f"a score that stands in for the weights, from {score!r}")
-            if self.normalise:
-                standing = normalised(standing)
+            if self.scale != "none":
+                standing = {n: s * size for n, s in normalised(standing).items()}
             if self.signed:
                 standing = {n: s.abs() * own[n].sign() for n, s in standing.items()}
         return last(model, probe, values=standing, active=active)

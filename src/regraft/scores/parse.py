@@ -122,7 +122,7 @@ _OPTIONS: dict[str, dict[str, Callable[[str], Any]]] = {
     **{name: _SALIENCY for name, score in SCORES.items() if isinstance(score, Saliency)},
     "grasp": {"temperature": float, **_SALIENCY},
     "grasp-magnitude": {"temperature": float, **_SALIENCY},
-    "stacked": {"normalise": _yes, "signed": _yes},
+    "stacked": {"scale": str, "signed": _yes},
 }
 
 
@@ -156,7 +156,11 @@ def text_of(score: Score) -> str:
         return f"inverted({text_of(score.score)})"
     if isinstance(score, Stacked):
         text = f"stacked({', '.join(text_of(s) for s in score.scores)})"
-        return text + ("" if score.normalise else ":normalise=no") + (":signed=yes" if score.signed else "")
+        return (
+            text
+            + ("" if score.scale == "one" else f":scale={score.scale}")
+            + (":signed=yes" if score.signed else "")
+        )
     if isinstance(score, Learned):
         return "learned"
     if isinstance(score, Saliency):
