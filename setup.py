@@ -41,4 +41,25 @@ conv = Extension(
     optional=True,
 )
 
-setup(ext_modules=[native, conv], options={"bdist_wheel": {"py_limited_api": "cp311"}})
+search = Extension(
+    "regraft.kernels._search",
+    sources=[
+        SOURCES + name
+        for name in (
+            "search_module.c",
+            "search.c",
+            "pool.c",
+            "search_baseline.c",
+            "search_avx2.c",
+            "search_avx512.c",
+        )
+    ],
+    depends=[SOURCES + name for name in ("search.h", "pool.h", "search_tile.h")],
+    define_macros=native.define_macros,
+    py_limited_api=True,
+    extra_compile_args=native.extra_compile_args,
+    extra_link_args=native.extra_link_args,
+    optional=True,
+)
+
+setup(ext_modules=[native, conv, search], options={"bdist_wheel": {"py_limited_api": "cp311"}})

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from regraft.search import compiled, walk
 from regraft.search.protocol import Found, Metric, door
-from regraft.search.walk import walk
 
 
 @torch.no_grad()
@@ -41,4 +41,5 @@ def exact(
             an unknown metric; positions that are not increasing.
         MismatchError: rows and columns with different numbers of samples.
     """
-    return walk(door(rows, columns, k, exclude, metric))
+    query = door(rows, columns, k, exclude, metric)
+    return compiled.walk(query) if compiled.fits(query) else walk.walk(query)

@@ -101,11 +101,7 @@ def door(rows: Tensor, columns: Tensor, k: int, exclude: Tensor | None, metric: 
     _check_k(k, size, exclude.numel())
     rows, columns = rows.detach().float(), columns.detach().to(rows.device).float()
     row_norms, column_norms = _norms(rows, "rows"), _norms(columns, "columns")
-    if size and float(row_norms.max()) * float(column_norms.max()) > 1e38:
-        raise InputError(
-            f"rows of norm {float(row_norms.max()):.3g} and columns of norm {float(column_norms.max()):.3g} "
-            "have products beyond float32: scale them down"
-        )
+    _check_range(row_norms, column_norms)
     return Query(rows, columns, row_norms, column_norms, k, exclude, metric)
 
 
@@ -119,6 +115,17 @@ def _check_k(k: int, size: int, excluded: int) -> None:
         )
 
 
+def _check_range(row_norms: Tensor, column_norms: Tensor) -> None:
+    if row_norms.numel() == 0 or column_norms.numel() == 0:
+        return
+    row, column = float(row_norms.max()), float(column_norms.max())
+    if max(row, column, 1.0) ** 2 > 1e37:
+        raise InputError(
+            f"rows of norm {row:.3g} and columns of norm {column:.3g} have products beyond float32: "
+            "scale them down"
+        )
+
+
 def _norms(matrix: Tensor, name: str) -> Tensor:
     """Euclidean norms of the rows; finite, or the matrix is refused."""
     norms = torch.linalg.vector_norm(matrix, dim=1)
@@ -128,4 +135,7 @@ def _norms(matrix: Tensor, name: str) -> Tensor:
                 f"{name} hold NaN or infinite numbers: training diverged, lower the learning rate"
             )
         raise InputError(f"{name} have norms beyond float32: scale them down")
+    small = norms < 1e-16  # squares of such numbers are lost in float32
+    if bool(small.any()):
+        norms[small] = torch.linalg.vector_norm(matrix[small], dim=1, dtype=torch.float64).float()
     return norms

@@ -1,0 +1,72 @@
+/* Search for the largest inner products: what one call knows. search_tile.h says how it is computed. */
+#ifndef REGRAFT_SEARCH_H
+#define REGRAFT_SEARCH_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "pool.h"
+
+enum { SEARCH_ABS, SEARCH_IP, SEARCH_L2 };
+
+/* A matrix [n][samples] whose entry (i, s) lies at i * stride + s * step. */
+typedef struct {
+    const float *data;
+    int64_t n, stride, step;
+    const int64_t *order; /* [n]: by norm, falling (rising for SEARCH_L2) */
+    const float *norms;   /* [n], in that order */
+    int64_t tiles, packed_tiles, wanted_tiles;
+    float *packed; /* [tiles][samples][height of a tile]; the first packed_tiles are there */
+} search_side_t;
+
+/* One product that reached the limit. */
+typedef struct {
+    float value; /* the product; for SEARCH_L2 minus the squared distance */
+    uint32_t row, column;
+} search_hit_t;
+
+typedef struct {
+    search_hit_t *hits;
+    int64_t count;
+    char apart[48]; /* threads count in different cache lines */
+} search_buffer_t;
+
+typedef struct {
+    search_side_t rows, columns;
+    int64_t samples, k, capacity; /* hits that a buffer holds */
+    int metric;
+    float floor;                /* keys must reach it */
+    double slack;               /* rounding, relative to the product of the norms */
+    const int64_t *exclude;     /* increasing positions */
+    const int64_t *exclude_ptr; /* [rows + 1]: where the positions of a row start */
+    search_buffer_t buffers[POOL_MAX];
+    _Atomic float limit;        /* the k-th best key so far, or the floor */
+    _Atomic int64_t next;       /* the next piece of the band */
+    int64_t *low, *high;        /* [row tiles]: column tiles that reach the level of the band */
+    int64_t *low_done, *high_done; /* and that of the band before */
+    double level, ratio;        /* bounds in the band reach the level; the next one's is so much lower */
+    int64_t last;               /* row tiles in the band */
+    int64_t seen;               /* hits when the limit was last raised */
+    int finished;
+} search_t;
+
+/* Raise the limit to the k-th best key over all buffers. */
+void search_raise(search_t *w, int team);
+/* Keep the k best of one buffer; of equal keys the lowest positions. */
+void search_compact(search_t *w, search_buffer_t *buffer);
+/* The k best of all buffers in order of positions; their number. Overwrites the buffers. */
+int64_t search_finish(search_t *w, int team, int64_t *index, float *values);
+
+/* The walk of one instruction set, and the height and width of its tiles. */
+typedef struct {
+    region_fn walk;
+    int64_t height, width;
+} search_isa_t;
+
+extern const search_isa_t search_baseline;
+#if defined(__x86_64__)
+extern const search_isa_t search_avx2, search_avx512;
+#endif
+
+#endif
