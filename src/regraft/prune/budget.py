@@ -19,6 +19,10 @@ class Selections:
     """The selection of each shot: (progress) -> Selection.
 
     With scope ``"layer"`` each layer follows the path from its own density, otherwise all follow it together.
+
+    Attributes:
+        density, floor: as given.
+        start: density of the candidates.
     """
 
     def __init__(
@@ -37,7 +41,7 @@ class Selections:
         """
         self.density, self.floor = density, floor
         self._path = paths.by_name(path) if isinstance(path, str) else path
-        self._start = sum(w.nnz for w in weights.values()) / sum(w.size for w in weights.values())
+        self.start = sum(w.nnz for w in weights.values()) / sum(w.size for w in weights.values())
         self._starts = {name: w.density for name, w in weights.items()}
         if isinstance(scope, Globally | PerLayer):
             raise InputError(
@@ -52,7 +56,7 @@ class Selections:
 
     def density_at(self, progress: Progress) -> float:
         """Density over all layers together that the shot aims at."""
-        return self._path(self._start, self.density, progress)
+        return self._path(self.start, self.density, progress)
 
     def __call__(self, progress: Progress) -> Selection:
         """The selection of this shot."""

@@ -196,8 +196,8 @@ class _Pruner:
         if number == 1:
             value = next(float(v[0]) for v in scored.values() if v.numel())
             raise InputError(
-                f"the score {name_of(self.score)} is {value:g} for every connection, so nothing can be "
-                "ranked: look for a network that is not connected, a loss that does not depend on the weights, "
+                f"the score {name_of(self.score)} is {value:g} for every connection, so none can be "
+                "ranked: look for a network that is not connected, a loss that ignores the weights, "
                 "or initial values that are all equal"
             )
         if self.tied_since is None:
