@@ -1,7 +1,8 @@
 """Timings of several jobs in turn, so that a disturbance hits all of them alike.
 
-The clock is the processor time of the process: on an idle machine and with one thread it is the time on the
-wall, and on a shared machine it leaves out the time that other processes run.
+With one thread the clock is the processor time of the process: on an idle machine that is the time on the
+wall, and on a shared machine it leaves out the time that other processes run. With more threads the clock is
+the wall's.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-CLOCK = time.process_time
+import torch
 
 
 class Timing(NamedTuple):
@@ -30,20 +31,21 @@ def timings(
     jobs: Mapping[str, Callable[[], object]], baseline: str, *, rounds: int = 30, seconds: float = 2e-3
 ) -> dict[str, Timing]:
     """Each job, in every round, as often as fits ``seconds`` (once at least)."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     calls = {}
     for name, job in jobs.items():
         job()  # first call: allocations, caches, thread pools
-        start = CLOCK()
+        start = clock()
         for _ in range(3):
             job()
-        calls[name] = max(1, int(3 * seconds / max(CLOCK() - start, 1e-7)))
+        calls[name] = max(1, int(3 * seconds / max(clock() - start, 1e-7)))
     taken: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(rounds):
         for name, job in jobs.items():
-            start = CLOCK()
+            start = clock()
             for _ in range(calls[name]):
                 job()
-            taken[name].append((CLOCK() - start) / calls[name])
+            taken[name].append((clock() - start) / calls[name])
     made = {}
     for name, times in taken.items():
         ratios = [b / t for b, t in zip(taken[baseline], times, strict=True)]

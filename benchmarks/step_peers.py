@@ -1,11 +1,24 @@
-"""The ways to take one training step that `step.py` compares."""
+"""The networks that `step.py` trains, and the ways to take one training step that it compares.
+
+Every way trains the same connections. Two of them are other projects', measured where they are installed:
+
+    pip install pybind11 setuptools && pip install --no-deps --no-build-isolation sparseprop==0.1.14
+    pip install --no-deps rigl-torch==0.5.2
+
+sparseprop compiles itself; loading it makes the process round tiny numbers to zero. rigl-torch imports
+torchvision for the names of two classes; where that does not load, empty classes stand in for them.
+"""
 
 from __future__ import annotations
 
+import importlib
 import itertools
+import os
+import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import scipy.sparse
@@ -14,13 +27,69 @@ from torch import Tensor, nn
 
 Step = Callable[[], object]
 
-WAYS = ("dense", "masked dense", "torch CSR", "SciPy, as in SET", "regraft ordinary", "regraft fused")
+WAYS = (
+    "dense", "masked dense", "rigl-torch", "torch CSR", "SciPy as in SET", "sparseprop", "regraft ordinary",
+    "regraft fused",
+)  # fmt: skip
+MODULES = {
+    "rigl-torch": "rigl_torch.RigL",
+    "sparseprop": "sparseprop.modules",
+}  # what others must have installed
 RATE, MOMENTUM = 0.01, 0.9
 
 
-def batch_of(inputs: int, outputs: int, batch: int) -> tuple[Tensor, Tensor]:
+class Network(NamedTuple):
+    """A ReLU MLP: sizes, hidden layers' connections by epsilon or by density, and the batch. The output
+    layer is dense."""
+
+    sizes: tuple[int, ...]
+    epsilon: float | None = None
+    density: float | None = None
+    batch: int = 100
+
+    def connections(self) -> list[int]:
+        """Active weights of each layer."""
+        pairs = list(itertools.pairwise(self.sizes))
+        if self.epsilon is not None:
+            return [min(a * b, round(self.epsilon * (a + b))) for a, b in pairs]
+        assert self.density is not None
+        return [round(self.density * a * b) for a, b in pairs[:-1]] + [pairs[-1][0] * pairs[-1][1]]
+
+
+NETWORKS = {
+    "A": Network((784, 1000, 1000, 1000, 10), epsilon=20),
+    "B": Network((784, 4000, 1000, 4000, 10), epsilon=20),
+    "C": Network((784, 4000, 4000, 4000, 4000, 10), epsilon=20),
+    "S": Network((784, 1000, 1000, 10), density=0.04, batch=128),
+    "L": Network((784, 4000, 4000, 10), density=0.01, batch=128),
+}
+TINY = Network((8, 8, 8, 4), density=1.0, batch=16)
+
+
+def why_not(way: str) -> str | None:
+    """Why this way cannot be measured here; None if it can."""
+    if way == "rigl-torch":
+        _stand_in_for_torchvision()
+    try:
+        importlib.import_module(MODULES.get(way, "torch"))
+    except Exception as error:  # a package built for another torch fails in many ways
+        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+    return None
+
+
+def _stand_in_for_torchvision() -> None:
+    try:
+        importlib.import_module("torchvision")
+    except (ImportError, RuntimeError):
+        blocks = {name: type(name, (), {}) for name in ("Bottleneck", "BasicBlock")}
+        resnet = SimpleNamespace(**blocks)
+        sys.modules["torchvision"] = cast(Any, SimpleNamespace(models=SimpleNamespace(resnet=resnet)))
+
+
+def batch_of(net: Network) -> tuple[Tensor, Tensor]:
     g = torch.Generator().manual_seed(0)
-    return torch.randn(batch, inputs, generator=g), torch.randint(0, outputs, (batch,), generator=g)
+    x = torch.randn(net.batch, net.sizes[0], generator=g)
+    return x, torch.randint(0, net.sizes[-1], (net.batch,), generator=g)
 
 
 def dense_model(sizes: Sequence[int]) -> nn.Sequential:
@@ -31,10 +100,22 @@ def dense_model(sizes: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*modules[:-1])
 
 
-def sparse_model(sizes: Sequence[int], epsilon: float) -> nn.Sequential:
+def sparse_model(net: Network) -> nn.Sequential:
     from regraft import sparsify
 
-    return sparsify(dense_model(sizes), epsilon=epsilon, generator=torch.Generator().manual_seed(0))
+    counts = net.connections()
+    model = dense_model(net.sizes)
+    # the density is the allocation's to say
+    return sparsify(
+        model, 1.0, allocate=lambda *_: counts, init="rescale", generator=torch.Generator().manual_seed(0)
+    )
+
+
+def zeroed_model(net: Network) -> nn.Sequential:
+    """The sparse model with dense weights, zeros where no connection is."""
+    from regraft import densify
+
+    return densify(sparse_model(net))
 
 
 class Masked(nn.Linear):
@@ -139,25 +220,64 @@ def scipy_step(model: nn.Sequential, x: Tensor, target: Tensor) -> Step:
     return step
 
 
-def make_step(way: str, sizes: Sequence[int], epsilon: float, batch: int) -> Step:
+def masked_step(net: Network, x: Tensor, target: Tensor) -> Step:
+    model = zeroed_model(net)
+    for module in model:
+        if isinstance(module, nn.Linear):
+            module.__class__ = Masked
+            module.register_buffer("mask", (module.weight != 0).float())
+    return torch_step(model, x, target)
+
+
+def rigl_step(net: Network, x: Tensor, target: Tensor) -> Step:
+    """Its masks with a fixed topology: their cost in every step, without the cost of an update. It keeps the
+    first layer dense, as its authors do."""
+    _stand_in_for_torchvision()
+    scheduler_type = importlib.import_module(MODULES["rigl-torch"]).RigLScheduler
+    model, loss = dense_model(net.sizes), nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM)
+    density = sum(net.connections()) / sum(a * b for a, b in itertools.pairwise(net.sizes))
+    scheduler = scheduler_type(
+        model, optimizer, dense_allocation=density, T_end=10**9, delta=10**6, ignore_linear_layers=False,
+        static_topo=True,
+    )  # fmt: skip
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss(model(x), target).backward()
+        if scheduler():
+            optimizer.step()
+
+    return step
+
+
+def sparseprop_step(net: Network, x: Tensor, target: Tensor) -> Step:
+    """Its sparse layers wherever at most a fifth of the weights is left, which is its authors' condition."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # it has an OpenMP of its own
+    layer_type = importlib.import_module(MODULES["sparseprop"]).SparseLinear
+    modules: list[nn.Module] = []
+    for module in zeroed_model(net):
+        sparse = (
+            isinstance(module, nn.Linear) and module.weight.count_nonzero() <= 0.2 * module.weight.numel()
+        )
+        modules.append(layer_type.from_dense(module) if sparse else module)
+    return torch_step(nn.Sequential(*modules), x, target)
+
+
+def make_step(way: str, net: Network) -> Step:
     """A function that takes one training step on one batch."""
-    x, target = batch_of(sizes[0], sizes[-1], batch)
+    x, target = batch_of(net)
     if way == "dense":
-        return torch_step(dense_model(sizes), x, target)
-    if way == "masked dense":
-        model = dense_model(sizes)
-        for module in model:
-            if isinstance(module, nn.Linear):
-                kept = epsilon * (module.in_features + module.out_features) / module.weight.numel()
-                module.__class__ = Masked
-                module.register_buffer("mask", (torch.rand_like(module.weight) < kept).float())
-        return torch_step(model, x, target)
-    sparse = sparse_model(sizes, epsilon)
+        return torch_step(dense_model(net.sizes), x, target)
+    others = {"masked dense": masked_step, "rigl-torch": rigl_step, "sparseprop": sparseprop_step}
+    if way in others:
+        return others[way](net, x, target)
+    sparse = sparse_model(net)
     if way == "torch CSR":
         warnings.filterwarnings("ignore", message="Sparse (CSR|invariant)")
         layers = [Csr(m) if hasattr(m, "weight") else m for m in sparse]
         return torch_step(nn.Sequential(Transpose(), *layers, Transpose()), x, target)
-    if way == "SciPy, as in SET":
+    if way == "SciPy as in SET":
         return scipy_step(sparse, x, target)
     from regraft.kernels import layout
     from regraft.kernels.fused import FusedMLP
