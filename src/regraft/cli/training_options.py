@@ -51,7 +51,8 @@ def _count(flag: str, default: int | None, text: str) -> Callable[[Any], Any]:
 model_options = _group(
     _text("--model", _default.model,
           "mlp:SIZES with the sizes from input to output joined by '-' ('in' and 'classes' stand for the "
-          "data's), lenet-300-100, or lenet-5."),
+          "data's), lenet-300-100, lenet-5, resnet-N (N layers, as in resnet-20) or wrn-N-K (K times "
+          "wider)."),
     _number("--dropout", _default.dropout, "Share of hidden units dropped in training, in [0, 1)."),
     _text("--activation", _default.activation, f"Between the layers: {_names(ACTIVATIONS)}."),
     _text("--init", _default.init, f"Initial values: {_names(INITS)}."),

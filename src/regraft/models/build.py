@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from regraft.errors import InputError, unknown
 from regraft.models.lenet import make_lenet_5, parse_lenet_5
 from regraft.models.mlp import make_mlp, parse_lenet_300_100, parse_mlp
 from regraft.models.parts import ACTIVATIONS, initialise
+from regraft.models.resnet import make_resnet, make_wide_resnet, parse_resnet, parse_wide_resnet
 from regraft.models.spec import Request
 
 
@@ -27,7 +29,11 @@ MODELS: dict[str, Family] = {
     "mlp": Family(parse_mlp, make_mlp, "mlp:784-1000-1000-1000-10"),
     "lenet-300-100": Family(parse_lenet_300_100, make_mlp, "lenet-300-100"),
     "lenet-5": Family(parse_lenet_5, make_lenet_5, "lenet-5"),
+    "resnet": Family(parse_resnet, make_resnet, "resnet-20"),
+    "wrn": Family(parse_wide_resnet, make_wide_resnet, "wrn-16-2"),
 }
+
+_RESIDUAL = re.compile(r"^(resnet|wrn)-(?=\d)")  # resnet-20 is short for resnet:20
 
 
 def resolve(
@@ -41,8 +47,8 @@ def resolve(
     """The spec, a plain dict, that a short name stands for; sizes that it leaves open come from the data.
 
     Args:
-        name: ``"mlp:784-300-10"`` (``in`` and ``classes`` stand for the data's), ``"lenet-300-100"`` or
-            ``"lenet-5"``.
+        name: ``"mlp:784-300-10"`` (``in`` and ``classes`` stand for the data's), ``"lenet-300-100"``,
+            ``"lenet-5"``, ``"resnet-20"`` (also ``"resnet:20"``: layers) or ``"wrn-16-2"`` (layers, width).
         input_shape: shape of one sample.
         classes: number of classes.
         dropout: probability in [0, 1) that a hidden unit is dropped while training.
@@ -57,7 +63,7 @@ def resolve(
     """
     if activation not in ACTIVATIONS:
         raise unknown("activation", activation, ACTIVATIONS)
-    family, _, argument = name.strip().partition(":")
+    family, _, argument = _RESIDUAL.sub(r"\1:", name.strip()).partition(":")
     if family not in MODELS:
         error = unknown("model", family, MODELS)
         examples = ", ".join(f"'{f.example}'" for f in MODELS.values())
