@@ -71,8 +71,8 @@ class Flow:
         masks = active_of(weights, active)
         leaves = {}
         for name, size in sizes.items():
-            leaf = size.clone() if self.power == 1 else size**self.power
-            leaves[name] = (leaf if masks is None else leaf.mul_(masks[name])).requires_grad_()
+            leaf = size if self.power == 1 else size**self.power
+            leaves[name] = (leaf.clone() if masks is None else leaf * masks[name]).requires_grad_()
         tensors = {**self._linear(model), **{f"{n}.values": leaf for n, leaf in leaves.items()}}
         with torch.enable_grad(), substitute.evaluation(model), _Linearised(self.power):
             total = substitute.run(model, tensors, entering).sum()
