@@ -131,7 +131,7 @@ def draw(rows: list[dict[str, Any]], theme: Mapping[str, Any]) -> Any:
     left, right = figure.subplots(1, 2)
     style(left, theme, "One training step, batch 100", "hidden neurons", "ms")
     style(right, theme, "Peak memory while training", "hidden neurons", "MB")
-    for ax, of in ((left, lambda r: r["step"] * 1e3), (right, lambda r: r["train_mb"])):
+    for ax, figure_of, unit in ((left, "step", 1e3), (right, "train_mb", 1.0)):
         ax.set_xscale("log")
         ax.set_yscale("log")
         for i, way in enumerate(WAYS):
@@ -140,7 +140,7 @@ def draw(rows: list[dict[str, Any]], theme: Mapping[str, Any]) -> Any:
                 continue
             up = 9 if way == "ordinary" else -9 if way == "fused" else 0
             label_line(
-                ax, [r["neurons"] for r in mine], [of(r) for r in mine], way,
+                ax, [r["neurons"] for r in mine], [unit * r[figure_of] for r in mine], way,
                 color=theme["ink"] if way == "dense" else theme["lines"][i], offset=(7, up),
             )  # fmt: skip
         ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
