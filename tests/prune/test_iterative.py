@@ -147,11 +147,11 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("rewind_to", [0, 2, None])
-@pytest.mark.parametrize("after", [0, 1, 2])
+@pytest.mark.parametrize("after", [0, 1])
 def test_a_killed_run_goes_on_to_the_same_ticket(tmp_path, rewind_to, after):
     """Killed in the training of a later round; random ties, random scores, a second call to make_model."""
     options = {
-        "density": 0.2, "rounds": 3, "rewind_to": rewind_to, "score": "random", "floor": 2, "shots": 2,
+        "density": 0.2, "rounds": 2, "rewind_to": rewind_to, "score": "random", "floor": 2, "shots": 2,
         "epochs": 1 if rewind_to is None else None,
     }  # fmt: skip
     seeded = lambda: torch.Generator().manual_seed(11)
@@ -174,7 +174,7 @@ def test_a_killed_run_goes_on_to_the_same_ticket(tmp_path, rewind_to, after):
     resumed = prune.iterative(
         make_normed, train, generator=seeded(), folder=tmp_path, on_round=again.append, **options
     )
-    assert len(again) == 3 - after
+    assert len(again) == 2 - after
     assert resumed.history == whole.history
     assert resumed.topology == whole.topology
     assert same(state(resumed.model), state(whole.model))

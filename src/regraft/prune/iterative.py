@@ -131,13 +131,13 @@ def iterative(
         FileError: the state cannot be read or written.
     """
     _check(density, rounds, shots, rewind_to, epochs)
-    score = scores.by_name(score) if isinstance(score, str) else score
+    score = scores.parse(score) if isinstance(score, str) else score
     probe = with_generator(probe, generator)
     model = make_model()
     _check_optimizers(model, optimizers, rewind_to, folder)
     budget = Selections(candidates(model, include, exclude)[1], density, path, scope, floor)
     config = {
-        "score": described(score), "density": density, "rounds": rounds, "rewind_to": rewind_to,
+        "score": scores.text_of(score), "density": density, "rounds": rounds, "rewind_to": rewind_to,
         "epochs": epochs, "shots": shots, "path": described(path), "scope": described(scope), "floor": floor,
         "revive": revive, "ties": ties, "include": as_patterns(include), "exclude": as_patterns(exclude),
     }  # fmt: skip

@@ -26,7 +26,7 @@ def exponential(start: float, end: float, progress: Progress) -> float:
     """
     if progress.done == progress.total:
         return end
-    return start * (end / start) ** progress.fraction("exponential")
+    return float(start * (end / start) ** progress.fraction("exponential"))
 
 
 def linear(start: float, end: float, progress: Progress) -> float:

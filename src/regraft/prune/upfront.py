@@ -74,7 +74,8 @@ def upfront(
 
     Args:
         probe: loss, batches and generator, for scores that need them.
-        score: a name or a function ``(model, probe) -> {weight name: vector}``; the higher is kept.
+        score: text that ``regraft.scores.parse`` reads, such as ``"snip"`` or ``"stacked(magnitude,
+            synflow)"``, or a function ``(model, probe) -> {weight name: vector}``; the higher is kept.
         density: share of the *positions* of all pruned weights together that stays, in (0, 1].
         shots: 1 or more.
         path: density over the shots, from the candidates' own to ``density``: ``"exponential"``,
@@ -110,7 +111,7 @@ def upfront(
         raise unknown("tie rule", ties, ("random", "magnitude"))
     work, weights = candidates(model, include, exclude)
     selections = Selections(weights, density, path, scope, floor)
-    pruner = _Pruner(work, weights, scores.by_name(score) if isinstance(score, str) else score, revive)
+    pruner = _Pruner(work, weights, scores.parse(score) if isinstance(score, str) else score, revive)
     generator_here = torch.Generator().manual_seed(0) if generator is None else generator
     probe = with_generator(probe, generator)
     for number in range(1, shots + 1):
@@ -132,7 +133,7 @@ def with_generator(probe: Probe | None, generator: torch.Generator | None) -> Pr
 
 def name_of(score: Score) -> str:
     """What errors call a score."""
-    return repr(getattr(score, "__name__", score))
+    return repr(scores.text_of(score))
 
 
 class _Pruner:
