@@ -22,14 +22,15 @@ THEMES = {
 }  # fmt: skip
 
 
-def options(doc: str | None, *, rounds: int | None = None) -> argparse.ArgumentParser:
-    """A parser with the options that every benchmark has."""
+def options(doc: str | None, *, rounds: int | None = None, threads: bool = True) -> argparse.ArgumentParser:
+    """A parser with the options that benchmarks have."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if rounds is not None:
         parser.add_argument(
             "--rounds", type=int, default=rounds, help=f"interleaved rounds (default {rounds})"
         )
-    parser.add_argument("--threads", type=int, default=1, help="of torch and of the kernels (default 1)")
+    if threads:
+        parser.add_argument("--threads", type=int, default=1, help="of torch and of the kernels (default 1)")
     parser.add_argument("--json", default=None, help="file for the figures; - for standard output")
     return parser
 

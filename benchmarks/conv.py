@@ -13,11 +13,7 @@ rounds of processor time, with quartiles.
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import regraft
+from _common import numbers, options, ratio, set_threads, write_figures
 from interleaved import timings
 from regraft import kernels, positions
 from regraft.kernels import convolution, dispatch, materialised
@@ -100,12 +97,9 @@ def show(row: dict[str, Any]) -> None:
     channels, out, kernel, size = row["shape"]
     name = f"{channels}x{out}x{kernel}x{kernel} @{size}"
     what = "step" if row["train"] else "forward"
-    ratios = [
-        f"{row[way]['speedup']:6.2f} ({row[way]['speedup_low']:.2f}-{row[way]['speedup_high']:.2f})"
-        for way in ("materialised", "unfold", "direct")
-    ]
+    ratios = [ratio(row[way]) for way in ("materialised", "unfold", "direct")]
     line = f"{name:<18}{row['batch']:>6}{row['density']:>8}{what:>9}{row['dense']['median'] * 1e3:>10.3f}"
-    print(line + "".join(f"{ratio:>22}" for ratio in ratios), flush=True)
+    print(line + "".join(f"{words:>22}" for words in ratios), flush=True)
 
 
 class Block(nn.Module):
@@ -163,34 +157,21 @@ def measure_network(batch: int, density: float, rounds: int) -> dict[str, Any]:
 
 
 def show_network(row: dict[str, Any]) -> None:
-    ratios = [
-        f"{row[m]['speedup']:6.2f} ({row[m]['speedup_low']:.2f}-{row[m]['speedup_high']:.2f})"
-        for m in ("materialised", "auto")
-    ]
+    ratios = [ratio(row[m]) for m in ("materialised", "auto")]
     line = f"ResNet-20 {row['batch']:>6}{row['density']:>8}{row['dense']['median'] * 1e3:>10.1f} ms"
-    print(line + "".join(f"{ratio:>22}" for ratio in ratios), flush=True)
-
-
-def numbers(text: str, kind: Callable[[str], Any]) -> list[Any]:
-    return [kind(word) for word in text.split(",")]
+    print(line + "".join(f"{words:>22}" for words in ratios), flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__, rounds=15)
     parser.add_argument("--shapes", default=None, help="in,out,kernel,size; several joined by ':'")
     parser.add_argument("--batches", default=None, help="batch sizes joined by ','")
     parser.add_argument("--densities", default=None, help="densities joined by ','")
     parser.add_argument("--network", action="store_true", help="a whole ResNet-20 instead of single layers")
-    parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds (default 15)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch and of the kernels (default 1)")
-    parser.add_argument("--json", default=None, help="file for the figures; - for standard output")
     arguments = parser.parse_args()
     if not convolution.available():
         raise SystemExit("the compiled kernels are not installed: run `regraft doctor`")
-    torch.set_num_threads(arguments.threads)
-    kernels.set_threads(arguments.threads)
+    set_threads(arguments.threads)
     shapes = SHAPES if arguments.shapes is None else [
         tuple(numbers(s, int)) for s in arguments.shapes.split(":")
     ]  # fmt: skip
@@ -216,10 +197,7 @@ def main() -> None:
                     rows.append(measure(shape, batch, density, train, arguments.rounds))
                     if arguments.json != "-":
                         show(rows[-1])
-    if arguments.json == "-":
-        json.dump(rows, sys.stdout, indent=2)
-    elif arguments.json:
-        Path(arguments.json).write_text(json.dumps(rows, indent=2) + "\n")
+    write_figures(arguments.json, rows)
 
 
 if __name__ == "__main__":

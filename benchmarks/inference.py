@@ -13,12 +13,9 @@ installed, C where no compiler is.
 
 from __future__ import annotations
 
-import argparse
 import ctypes
-import json
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -31,6 +28,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import regraft
+from _common import options, ratio, set_threads, write_figures
 from interleaved import timings
 from regraft import checkpoint, models
 from regraft.export import to_c, to_npz, to_onnx
@@ -177,37 +175,29 @@ def show(title: str, rows: dict[str, dict[str, float]]) -> None:
     print(f"\n{title}")
     print(f"{'runtime':<28}{'bytes':>12}{'smaller':>9}{'us':>9}{'faster than dense torch':>28}")
     for name, row in rows.items():
-        spread = f"{row['speedup']:.1f} ({row['speedup_low']:.1f}-{row['speedup_high']:.1f})"
-        print(f"{name:<28}{row['bytes']:>12,}{row['smaller']:>8.1f}x{row['median'] * 1e6:>9.1f}{spread:>28}")
+        latency = f"{row['median'] * 1e6:>9.1f}{ratio(row):>28}"
+        print(f"{name:<28}{row['bytes']:>12,}{row['smaller']:>8.1f}x{latency}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=50, help="interleaved rounds (default 50)")
+    parser = options(__doc__, rounds=50, threads=False)
     parser.add_argument(
         "--accuracy", action="store_true", help="train on Fashion-MNIST, compare kinds of values"
     )
     parser.add_argument("--epochs", type=int, default=20, help="epochs for --accuracy (default 20)")
     parser.add_argument("--data-dir", default=None, help="folder with data sets for --accuracy")
-    parser.add_argument("--json", default=None, help="file for the figures; - for standard output")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    regraft.kernels.set_threads(1)
+    set_threads(1)
     figures: dict[str, Any] = {"nets": {}, "torch": torch.__version__}
-    for title, (spec, options) in NETS.items():
-        figures["nets"][title] = measure(spec, options, arguments.rounds)
+    for title, (spec, how) in NETS.items():
+        figures["nets"][title] = measure(spec, how, arguments.rounds)
         if arguments.json != "-":
             show(title, figures["nets"][title])
     if arguments.accuracy:
         figures["accuracy"] = accuracy(arguments.epochs, arguments.data_dir)
         if arguments.json != "-":
             print("\ntest accuracy of thesis 1's net:", figures["accuracy"])
-    if arguments.json == "-":
-        json.dump(figures, sys.stdout, indent=2)
-    elif arguments.json:
-        Path(arguments.json).write_text(json.dumps(figures, indent=2) + "\n")
+    write_figures(arguments.json, figures)
 
 
 if __name__ == "__main__":
