@@ -13,7 +13,7 @@ from torch import Tensor
 
 from regraft import SparseWeight, positions
 from regraft.errors import InputError, MismatchError
-from regraft.evolve import INITS, Context, Growth, RandomGrowth, random
+from regraft.evolve import INITS, Context, Growth, RandomGrowth, grow_rules, random
 from regraft.evolve import grow as grows
 
 
@@ -144,5 +144,5 @@ def test_unknown_names() -> None:
     with pytest.raises(InputError, match="did you mean 'fan_in'"):
         RandomGrowth("fan-in")
     with pytest.raises(InputError, match="did you mean 'random'"):
-        grows.by_name("randon")
+        grow_rules.by_name("randon")
     assert RandomGrowth() == random

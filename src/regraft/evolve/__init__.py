@@ -1,9 +1,11 @@
 """Topologies that change while a network trains: drop some connections, grow as many elsewhere."""
 
-from regraft.evolve.context import Context, Drop, Grow, Growth
+from regraft.evolve.by_gradient import Gradient, InnerProduct
+from regraft.evolve.context import Context, Drop, Grow, Growth, Watching
 from regraft.evolve.drop import DROPS, magnitude, signed_magnitude
 from regraft.evolve.evolver import EvolutionStep, Evolve
-from regraft.evolve.grow import GROWS, INITS, Init, RandomGrowth, random
+from regraft.evolve.grow import INITS, Init, RandomGrowth, random
+from regraft.evolve.grow_rules import GROWS
 from regraft.evolve.methods import METHODS, method
 from regraft.evolve.normalise import RowNormalise, normalise_rows, row_norms
 from regraft.evolve.optimizer_state import remap_state
@@ -18,11 +20,14 @@ __all__ = [
     "Drop",
     "EvolutionStep",
     "Evolve",
+    "Gradient",
     "Grow",
     "Growth",
     "Init",
+    "InnerProduct",
     "RandomGrowth",
     "RowNormalise",
+    "Watching",
     "magnitude",
     "method",
     "normalise_rows",

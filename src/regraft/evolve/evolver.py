@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from regraft import positions, schedules
+from regraft import positions
 from regraft.errors import InputError, MismatchError
 from regraft.evolve import drop as drops
-from regraft.evolve import grow as grows
-from regraft.evolve.context import Context, Drop, Grow
-from regraft.evolve.named import Patterns, as_patterns, sparse_weights
+from regraft.evolve import grow as growing
+from regraft.evolve import grow_rules
+from regraft.evolve.capture import differentiate, recording
+from regraft.evolve.context import Context, Drop, Grow, Growth, Watching
+from regraft.evolve.named import Patterns, as_patterns, sparse_weights, unwrapped
 from regraft.evolve.optimizer_state import Optimizers, holds, optimizers, remap_state
-from regraft.kernels.rewiring import complement, swap
+from regraft.evolve.settings import as_schedule, at_least_one, check_rate
+from regraft.kernels.rewiring import complement, exchange, swap
+from regraft.layers import SparseLayer
 from regraft.probe import Probe
 from regraft.schedules import Progress, Schedule
 from regraft.weight import SparseWeight
@@ -45,6 +51,11 @@ class EvolutionStep:
     regrown: dict[str, int]
 
     @property
+    def regrowth(self) -> float:
+        """Share of the dropped connections that grew back at once; 0 where none was dropped."""
+        return sum(self.regrown.values()) / self.total if self.total else 0.0
+
+    @property
     def grown(self) -> dict[str, int]:
         """Connections grown, by weight name: as many as were dropped."""
         return dict(self.dropped)
@@ -69,7 +80,8 @@ class Evolve:
     Args:
         drop: rule ``(weight, fraction, context) -> entries``, or its name: ``"signed-magnitude"`` (SET) or
             ``"magnitude"``.
-        grow: rule ``(weight, survivors, k, context) -> Growth``, or its name: ``"random"``.
+        grow: rule ``(weight, survivors, k, context) -> Growth``, or its name: ``"random"``, ``"gradient"``
+            (RigL) or ``"inner-product"``. The latter two look at gradients: see ``watch``.
         rate: fraction of connections dropped per update, in [0, 1]: a number, a schedule, or the name of one.
             A schedule sees ``Progress(done, total)``: ``done`` updates so far, which is the epoch, counted
             from 0, where ``every`` is the steps of one epoch; ``total`` is total / every, then the number of
@@ -83,6 +95,7 @@ class Evolve:
             ``torch.initial_seed()``, hence by ``torch.manual_seed``. In distributed training seed alike on
             every rank: all ranks then choose the same topology, because their weights are the same.
         include, exclude: shell patterns on the names of weights or layers that evolve.
+        explore: remember every position that was ever active, for ``explored``: 8 bytes for each.
 
     >>> from regraft import sparsify
     >>> g = torch.Generator().manual_seed(0)
@@ -111,12 +124,13 @@ class Evolve:
         generator: torch.Generator | None = None,
         include: Patterns = ("*",),
         exclude: Patterns = (),
+        explore: bool = False,
     ) -> None:
         self.drop = drops.by_name(drop) if isinstance(drop, str) else drop
-        self.grow = grows.by_name(grow) if isinstance(grow, str) else grow
-        self.rate = _schedule(rate)
-        self.every = _at_least_one("every", every)
-        self.total = None if total is None else _at_least_one("total", total)
+        self.grow = grow_rules.by_name(grow) if isinstance(grow, str) else grow
+        self.rate = as_schedule(rate)
+        self.every = at_least_one("every", every)
+        self.total = None if total is None else at_least_one("total", total)
         self.generator = (
             torch.Generator().manual_seed(torch.initial_seed()) if generator is None else generator
         )
@@ -124,6 +138,9 @@ class Evolve:
         self.steps = 0
         self.updates = 0
         self.history: deque[EvolutionStep] = deque(maxlen=HISTORY)
+        self.seconds = {"search": 0.0, "rewire": 0.0}
+        self._ever: dict[str, Tensor] | None = {} if explore else None
+        self._captured: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self._model: nn.Module | None = None
         self._optimizers: tuple[torch.optim.Optimizer, ...] = ()
 
@@ -155,7 +172,9 @@ class Evolve:
         """Count one optimizer step, and evolve if it is time to: call it after every ``optimizer.step()``.
 
         Args:
-            probe: batches and loss, for rules that look at gradients; SET's do not.
+            probe: batches and loss, for rules that look at gradients; SET's do not. Rules that saw the
+                gradients of training itself (``watch``) need none; for the others an extra forward and
+                backward pass runs where an update is due, and leaves no trace.
 
         Returns:
             what was done, or None where nothing was due.
@@ -178,21 +197,82 @@ class Evolve:
         """Updates so far, and the number of periods of ``every`` steps in all, if known."""
         return Progress(self.updates, None if self.total is None else math.ceil(self.total / self.every))
 
+    @property
+    def watching(self) -> bool:
+        """Whether the grow rule wants to see the gradients of the coming step."""
+        if not isinstance(self.grow, Watching):
+            return False
+        due = (self.steps // self.every + 1) * self.every
+        return (self.total is None or due < self.total) and due - self.steps <= self.grow.batches
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Run the forward and backward pass of each step within it, for rules that look at gradients.
+
+        On the steps that such a rule asks for, it keeps the layers' inputs and output gradients; on all
+        others it does nothing.
+
+        >>> from regraft import sparsify
+        >>> model = sparsify(nn.Sequential(nn.Linear(20, 10)), density=0.2)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> evolver = Evolve("magnitude", "gradient", every=2).attach(model, optimizer)
+        >>> for _ in range(4):
+        ...     with evolver.watch():
+        ...         model(torch.randn(4, 20)).square().mean().backward()
+        ...     optimizer.step(); optimizer.zero_grad()
+        ...     _ = evolver.step()
+        >>> len(evolver.history)
+        2
+
+        Raises:
+            InputError: not attached; several processes, each of which would see other gradients.
+        """
+        if not self.watching:
+            yield
+            return
+        if _processes() > 1:
+            raise InputError(
+                "evolver.watch() sees the gradients of one process, and the topologies would part: pass the "
+                "same evolver.step(Probe(loss=..., batches=...)) in each process"
+            )
+        with recording(self._layers(), self._keep):
+            yield
+
+    def _keep(self, name: str, layer: SparseLayer, x: Tensor, dz: Tensor) -> None:
+        assert isinstance(self.grow, Watching)
+        with torch.no_grad():
+            self._captured.setdefault(name, []).append(self.grow.keep(layer, x, dz, self.generator))
+
+    def _layers(self) -> dict[str, SparseLayer]:
+        """The sparse layers that evolve, by the names of their weights."""
+        model = unwrapped(self._attached())
+        layers = {id(m.weight): m for m in model.modules() if isinstance(m, SparseLayer)}
+        return {name: layers[id(w)] for name, w in self._evolving().items() if id(w) in layers}
+
+    def _evolving(self) -> dict[str, SparseWeight]:
+        found = sparse_weights(self._attached(), self.include, self.exclude)
+        return {n: w for n, w in found.items() if self._trains(w) and w.nnz < w.size}
+
     @torch.no_grad()
     def evolve(self, probe: Probe | None = None) -> EvolutionStep:
         """Update the topology now, whatever the step count says.
 
         Raises:
-            InputError: not attached; weights that are NaN; a rate outside [0, 1].
+            InputError: not attached; weights that are NaN; a rate outside [0, 1]; a rule that looks at
+                gradients and has seen none.
         """
         model = self._attached()
         progress = self.progress
-        rate = _check_rate(self.rate(progress), self.rate)
+        rate = check_rate(self.rate(progress), self.rate)
+        layers = self._layers()
+        if probe is not None and isinstance(self.grow, Watching) and not self._captured:
+            with self._timed("search"), recording(layers, self._keep):
+                differentiate(unwrapped(model), probe, "Evolve")
+        captured, self._captured = self._captured, {}
         dropped, regrown = {}, {}
-        for name, weight in sparse_weights(model, self.include, self.exclude).items():
-            if not self._trains(weight) or weight.nnz == weight.size:
-                continue
-            context = Context(name, self.generator, progress, model, probe)
+        for name, weight in self._evolving().items():
+            seen = captured.pop(name, ())
+            context = Context(name, self.generator, progress, model, probe, layers.get(name), seen)
             dropped[name], regrown[name] = self._update(weight, rate, context)
         done = EvolutionStep(self.steps, self.updates, rate, dropped, regrown)
         self.updates += 1
@@ -200,21 +280,60 @@ class Evolve:
         return done
 
     def _update(self, weight: SparseWeight, rate: float, context: Context) -> tuple[int, int]:
-        entries = positions.check(
-            self.drop(weight, rate, context), weight.nnz, name=f"entries dropped from '{context.name}'"
-        )
-        k = entries.numel()
-        if k == 0:
-            return 0, 0
-        kept = complement(entries, weight.nnz)
-        survivors, gone = weight.index[kept], weight.index[entries]
-        growth = self.grow(weight, survivors, k, context)
-        growth = grows.check_growth(growth, weight, k, context)
+        with self._timed("rewire"):
+            entries = positions.check(
+                self.drop(weight, rate, context), weight.nnz, name=f"entries dropped from '{context.name}'"
+            )
+            if self._ever is not None and context.name not in self._ever:
+                self._ever[context.name] = weight.index.clone()
+            k = entries.numel()
+            if k == 0:
+                return 0, 0
+            survivors = weight.index[complement(entries, weight.nnz)]
+            gone = weight.index[entries]
+        with self._timed("search"):
+            growth = self.grow(weight, survivors, k, context)
+        with self._timed("rewire"):
+            growth = growing.check_growth(growth, weight, k, context)
+            back = positions.contains(gone, growth.index)
+            regrown = int(back.sum())
+            if regrown and getattr(self.grow, "keep_regrown", False):
+                entries = entries[~positions.contains(growth.index, gone)]
+                growth = Growth(growth.index[~back], growth.values[~back])
+            self._swap(weight, entries, growth, context.name)
+        return k, regrown
+
+    def _swap(self, weight: SparseWeight, entries: Tensor, growth: Growth, name: str) -> None:
         old_nnz = weight.nnz
-        rewiring = swap(weight, entries, growth.index, growth.values, name=f"'{context.name}'")
+        rewiring = swap(weight, entries, growth.index, growth.values, name=f"'{name}'")
         for optimizer in self._optimizers:
             remap_state(optimizer, weight.values, rewiring, old_nnz)
-        return k, int(positions.contains(gone, growth.index).sum())
+        if self._ever is not None:
+            new = positions.difference(growth.index, self._ever[name])
+            none = new[:0]
+            self._ever[name] = exchange(self._ever[name], none, new)[0]
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] += time.perf_counter() - start
+
+    @property
+    def explored(self) -> dict[str, float]:
+        """Share of each weight's positions that were active at any time, in [0, 1]: the over-parameterisation
+        in time of Liu et al. (2021, arXiv:2102.02887), who find that a sparse network is the better the more
+        it has tried.
+
+        Raises:
+            InputError: this ``Evolve`` was made without ``explore=True``.
+        """
+        if self._ever is None:
+            raise InputError("what was explored is not remembered: make it with Evolve(..., explore=True)")
+        weights = sparse_weights(self._attached(), self.include, self.exclude)
+        return {n: self._ever.get(n, w.index).numel() / max(w.size, 1) for n, w in weights.items()}
 
     def _trains(self, weight: SparseWeight) -> bool:
         held = not self._optimizers or any(holds(o, weight.values) for o in self._optimizers)
@@ -226,15 +345,20 @@ class Evolve:
         return self._model
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters, generator and history: plain data and one uint8 tensor ``"generator"``. The topology is
-        in the model's state and the optimizer's state in the optimizer's, so with the three a run resumes bit
-        for bit."""
-        return {
+        """Counters, generator and history, and what was captured for the next update or explored: plain data
+        and tensors. The topology is in the model's state and the optimizer's state in the optimizer's, so
+        with the three a run resumes bit for bit."""
+        state = {
             "steps": self.steps,
             "updates": self.updates,
             "generator": self.generator.get_state(),
             "history": [asdict(e) for e in self.history],
         }
+        if self._captured:
+            state["captured"] = {n: [list(pair) for pair in kept] for n, kept in self._captured.items()}
+        if self._ever is not None:
+            state["ever"] = dict(self._ever)
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` gave.
@@ -243,30 +367,18 @@ class Evolve:
             MismatchError: not such a state.
         """
         wanted = {"steps", "updates", "generator", "history"}
-        if set(state) != wanted or not isinstance(state["generator"], Tensor):
+        if set(state) - {"captured", "ever"} != wanted or not isinstance(state["generator"], Tensor):
             raise MismatchError(
                 f"this is not the state of an Evolve: it has {sorted(state)}, but {sorted(wanted)} are needed"
             )
         self.generator.set_state(state["generator"].cpu())
         self.steps, self.updates = int(state["steps"]), int(state["updates"])
         self.history = deque((EvolutionStep(**e) for e in state["history"]), maxlen=HISTORY)
+        self._captured = {n: [(a, b) for a, b in kept] for n, kept in state.get("captured", {}).items()}
+        if self._ever is not None:
+            self._ever = dict(state.get("ever", {}))
 
 
-def _schedule(rate: float | str | Schedule) -> Schedule:
-    if isinstance(rate, str):
-        return schedules.by_name(rate)
-    if callable(rate):
-        return rate
-    return schedules.Constant(_check_rate(rate, "rate"))
-
-
-def _check_rate(rate: float, source: object) -> float:
-    if not 0.0 <= rate <= 1.0:
-        raise InputError(f"{source} gives the rate {rate!r}, but the fraction dropped must be in [0, 1]")
-    return float(rate)
-
-
-def _at_least_one(name: str, value: int) -> int:
-    if value != int(value) or value < 1:
-        raise InputError(f"{name} is {value!r}, but must be a whole number of optimizer steps, at least 1")
-    return int(value)
+def _processes() -> int:
+    there = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if there else 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from regraft import positions
 from regraft.errors import MismatchError, unknown
-from regraft.evolve.context import Context, Grow, Growth
+from regraft.evolve.context import Context, Growth
 from regraft.kernels.rewiring import random_inactive
 from regraft.weight import SparseWeight
 
@@ -110,19 +109,6 @@ class RandomGrowth:
 
 
 random = RandomGrowth()
-
-GROWS: dict[str, Callable[..., Grow]] = {"random": RandomGrowth}
-
-
-def by_name(name: str) -> Grow:
-    """The grow rule called ``name`` with its defaults, or an error with the nearest names.
-
-    >>> by_name("random")
-    RandomGrowth(init='zeros')
-    """
-    if name not in GROWS:
-        raise unknown("grow rule", name, GROWS)
-    return GROWS[name]()
 
 
 def check_growth(growth: Growth, weight: SparseWeight, k: int, context: Context) -> Growth:
