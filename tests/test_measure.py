@@ -127,3 +127,17 @@ def test_a_linear_layer_applied_to_a_sequence_counts_each_position() -> None:
     assert measure.inspect(nn.Sequential(nn.Linear(3, 5), nn.Flatten(), nn.Linear(20, 2)), (4, 3))[
         "flops"
     ] == 2 * (15 * 4 + 40)
+
+
+def test_very_wide_layers_are_evaluated_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = sparsify(nn.Sequential(nn.Linear(5, 40), nn.ReLU(), nn.Linear(40, 3)), density=0.5)
+    split = Split(torch.randn(50, 5), torch.randint(0, 3, (50,)))
+    seen: list[int] = []
+    model[0].register_forward_hook(lambda module, args, output: seen.append(len(output)))
+    whole = measure.evaluate(model, split)
+    assert seen == [50]
+    monkeypatch.setattr(measure, "MOST_ACTIVATIONS", 40 * 20)
+    parts = measure.evaluate(model, split)
+    assert seen == [50, 20, 20, 10]
+    assert parts["accuracy"] == whole["accuracy"]
+    assert parts["loss"] == pytest.approx(whole["loss"])

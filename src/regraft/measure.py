@@ -13,20 +13,26 @@ from torch import Tensor, nn
 from regraft import losses
 from regraft.data.split import Split
 from regraft.errors import InputError, MismatchError
-from regraft.layers import SparseLayer
+from regraft.layers import SparseLayer, SparseLinear
 from regraft.probe import Loss
 from regraft.weight import SparseWeight
+
+MOST_ACTIVATIONS = 2**26  # of one linear layer in one batch of an evaluation
 
 _LAYER = (SparseLayer, nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, split: Split, batch_size: int = 1000, loss: str | Loss = "cross-entropy"
+    model: nn.Module, split: Split, batch_size: int | None = None, loss: str | Loss = "cross-entropy"
 ) -> dict[str, float]:
     """Accuracy in [0, 1] and mean loss over a split: ``{"accuracy", "loss", "n"}``.
 
     The model is put in evaluation mode and back; no random number is drawn. Samples go to the model's device.
+
+    Args:
+        batch_size: samples at a time; default 1000, fewer for a linear layer of more than 67,000 units, whose
+            activations then take at most 256 MiB.
 
     >>> split = Split(torch.eye(3), torch.tensor([0, 1, 1]))
     >>> round(evaluate(nn.Identity(), split)["accuracy"], 3)
@@ -36,6 +42,9 @@ def evaluate(
         InputError: ``batch_size`` below 1, unknown loss.
         MismatchError: the samples or labels do not fit the model.
     """
+    if batch_size is None:
+        units = [m.weight.shape[0] for m in model.modules() if isinstance(m, nn.Linear | SparseLinear)]
+        batch_size = max(1, min(1000, MOST_ACTIVATIONS // max([1, *units])))
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size!r}, but must be 1 or more")
     measure_loss = losses.by_name(loss) if isinstance(loss, str) else loss
