@@ -1,6 +1,23 @@
 """Search for the connections with the largest inner products: (rows, columns, k, exclude) -> positions."""
 
 from regraft.search.exact import exact
+from regraft.search.indexes import Faiss, Hnswlib, Nmslib
+from regraft.search.lsh import Lsh
+from regraft.search.named import SEARCHES, by_name
 from regraft.search.protocol import METRICS, Found, Metric, Search
+from regraft.search.svd import Svd
 
-__all__ = ["METRICS", "Found", "Metric", "Search", "exact"]
+__all__ = [
+    "METRICS",
+    "SEARCHES",
+    "Faiss",
+    "Found",
+    "Hnswlib",
+    "Lsh",
+    "Metric",
+    "Nmslib",
+    "Search",
+    "Svd",
+    "by_name",
+    "exact",
+]

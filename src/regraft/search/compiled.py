@@ -37,7 +37,7 @@ def walk(query: Query) -> Found:
         return _found(query, above_zero=True)
     if query.metric == "l2":
         found = _found(query, above_zero=False)
-        return Found(found.index, _products(query, found.index))
+        return Found(found.index, products_at(query, found.index))
     found = _found(query, above_zero=True)
     if query.metric == "ip" and found.index.numel() < query.k:  # zero and negative products are needed too
         return _found(query, above_zero=False)
@@ -78,12 +78,27 @@ def _side(matrix: Tensor, norms: Tensor, query: Query) -> tuple[Tensor, ...]:
     return torch.tensor([*where, order.data_ptr(), norms.data_ptr()]), order, norms
 
 
-def _products(query: Query, index: Tensor) -> Tensor:
-    """Inner products at positions, a piece at a time."""
+def products_at(query: Query, index: Tensor) -> Tensor:
+    """Inner products at positions [n], in float32; on the device of ``index``."""
+    products = torch.empty(index.numel(), device=index.device)
+    if fits(query) and index.device.type == "cpu":
+        assert _module is not None
+        rows, columns = query.rows.contiguous(), query.columns.contiguous()
+        _module.products(
+            native.ISAS.index(native.isa() or "baseline"),
+            max(1, min(native.get_threads(), index.numel() // 4096)),
+            rows.data_ptr(),
+            columns.data_ptr(),
+            query.width,
+            rows.shape[1],
+            index.data_ptr(),
+            index.numel(),
+            products.data_ptr(),
+        )
+        return products
     step = max(1, (1 << 20) // query.rows.shape[1])
-    products = torch.empty(index.numel())
     for start in range(0, index.numel(), step):
-        at = index[start : start + step]
-        rows, columns = query.rows[at // query.width], query.columns[at % query.width]
-        products[start : start + step] = (rows * columns).sum(1)
+        at = index[start : start + step].to(query.rows.device)
+        pairs = query.rows[at // query.width] * query.columns[at % query.width]
+        products[start : start + step] = pairs.sum(1).to(index.device)
     return products

@@ -128,7 +128,7 @@ def _check_range(row_norms: Tensor, column_norms: Tensor) -> None:
 
 def _norms(matrix: Tensor, name: str) -> Tensor:
     """Euclidean norms of the rows; finite, or the matrix is refused."""
-    norms = torch.linalg.vector_norm(matrix, dim=1)
+    norms: Tensor = torch.linalg.vector_norm(matrix, dim=1)
     if not bool(norms.isfinite().all()):
         if not bool(matrix.isfinite().all()):
             raise InputError(

@@ -58,9 +58,18 @@ void search_compact(search_t *w, search_buffer_t *buffer);
 /* The k best of all buffers in order of positions; their number. Overwrites the buffers. */
 int64_t search_finish(search_t *w, int team, int64_t *index, float *values);
 
+/* Inner products of rows with columns at positions row * width + column; both matrices are contiguous. */
+typedef struct {
+    const float *rows, *columns;
+    int64_t width, samples, n;
+    const int64_t *index; /* [n] */
+    float *products;      /* [n] */
+} search_products_t;
+
 /* The walk of one instruction set, and the height and width of its tiles. */
 typedef struct {
     region_fn walk;
+    region_fn products; /* of search_products_t */
     int64_t height, width;
 } search_isa_t;
 

@@ -15,7 +15,7 @@
 #define MASK(v, least) _mm256_movemask_ps(_mm256_cmp_ps((__m256)(v), (__m256)(least), _CMP_GE_OQ))
 #include "search_tile.h"
 
-const search_isa_t search_avx2 = {walk_avx2, TM, 2 * VB / sizeof(float)};
+const search_isa_t search_avx2 = {walk_avx2, products_avx2, TM, 2 * VB / sizeof(float)};
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -15,7 +15,7 @@
 #define MASK(v, least) _mm512_cmp_ps_mask((__m512)(v), (__m512)(least), _CMP_GE_OQ)
 #include "search_tile.h"
 
-const search_isa_t search_avx512 = {walk_avx512, TM, 2 * VB / sizeof(float)};
+const search_isa_t search_avx512 = {walk_avx512, products_avx512, TM, 2 * VB / sizeof(float)};
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -13,4 +13,4 @@
 #endif
 #include "search_tile.h"
 
-const search_isa_t search_baseline = {walk_baseline, TM, 2 * VB / sizeof(float)};
+const search_isa_t search_baseline = {walk_baseline, products_baseline, TM, 2 * VB / sizeof(float)};

@@ -95,7 +95,24 @@ static PyObject *py_search(PyObject *self, PyObject *args) {
     return PyLong_FromLongLong(found);
 }
 
+/* products(level, team, rows, columns, width, samples, index, n, products) */
+static PyObject *py_products(PyObject *self, PyObject *args) {
+    (void)self;
+    int level, team;
+    long long width, samples, n;
+    unsigned long long rows, columns, index, products;
+    if (!PyArg_ParseTuple(args, "iiKKLLKLK", &level, &team, &rows, &columns, &width, &samples, &index, &n, &products))
+        return NULL;
+    search_products_t job = {.rows = AT(rows), .columns = AT(columns), .width = width, .samples = samples, .n = n,
+                             .index = AT(index), .products = AT(products)};
+    Py_BEGIN_ALLOW_THREADS
+    pool_run(at_level(level)->products, &job, team);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
+    {"products", py_products, METH_VARARGS, "Inner products at positions."},
     {"search", py_search, METH_VARARGS, "The k best positions."},
     {NULL, NULL, 0, NULL},
 };

@@ -259,6 +259,28 @@ static void NAME(walk)(void *arg, int tid, int team, barrier_t *meet) {
     }
 }
 
+/* ---- products at positions ---------------------------------------------------------------------------- */
+
+static void NAME(products)(void *arg, int tid, int team, barrier_t *meet) {
+    const search_products_t *p = arg;
+    (void)meet;
+    for (int64_t h = p->n * tid / team, end = p->n * (tid + 1) / team; h < end; h++) {
+        const float *a = p->rows + p->index[h] / p->width * p->samples;
+        const float *b = p->columns + p->index[h] % p->width * p->samples;
+        fvec sum[4] = {{0}, {0}, {0}, {0}};
+        int64_t s = 0;
+        for (; s + 4 * L <= p->samples; s += 4 * L)
+#pragma GCC unroll 4
+            for (int q = 0; q < 4; q++) sum[q] += *(const fvec *)(a + s + q * L) * *(const fvec *)(b + s + q * L);
+        for (; s + L <= p->samples; s += L) sum[0] += *(const fvec *)(a + s) * *(const fvec *)(b + s);
+        fvec lanes = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+        float total = 0;
+        for (int64_t l = 0; l < L; l++) total += lanes[l];
+        for (; s < p->samples; s++) total += a[s] * b[s];
+        p->products[h] = total;
+    }
+}
+
 #undef L
 #undef TN
 #undef BLOCK
