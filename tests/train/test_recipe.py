@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from regraft import Topology
-from regraft.data import Data
+from regraft.data import Data, load
 from regraft.errors import InputError
 from regraft.layers import SparseLayer
 from regraft.train import Recipe, build_model, train_recipe
@@ -152,3 +152,30 @@ def test_a_large_network_is_made_without_its_dense_weights(
     assert all(
         torch.equal(t, usual.state_dict()[k]) for k, t in build_model(recipe, data).state_dict().items()
     )
+
+
+def test_a_span_of_epochs_starts_where_the_schedule_is() -> None:
+    digits = load("digits", per_class=10)
+    recipe = Recipe("mlp:in-8-classes", density=0.5, epochs=6, lr=0.1, lr_schedule="linear", evolve="none")
+    whole = train_recipe(recipe, digits).history
+    first = train_recipe(recipe, digits, span=(0, 2))
+    assert first.history.column("train_loss") == whole.column("train_loss")[:2]
+    rest = train_recipe(recipe, digits, model=first.model, span=(2, 6)).history
+    assert rest.column("lr") == pytest.approx(whole.column("lr")[2:])
+    assert len(rest.epochs) == 4
+    for span in ((2, 2), (-1, 3), (2, 7)):
+        with pytest.raises(InputError, match="must go forward within the recipe's 6"):
+            train_recipe(recipe, digits, span=span)
+
+
+def test_a_span_does_not_advance_a_schedule_that_waits_for_a_plateau() -> None:
+    digits = load("digits", per_class=10)
+    recipe = Recipe("mlp:in-8-classes", density=0.5, epochs=6, lr=0.1, lr_schedule="ReduceLROnPlateau")
+    assert train_recipe(recipe, digits, span=(3, 5)).history.column("lr") == [0.1, 0.1]
+
+
+def test_evolution_has_its_quiet_last_epoch_in_a_span_too() -> None:
+    digits = load("digits", per_class=10)
+    recipe = Recipe("mlp:in-8-classes", density=0.5, epochs=6, evolve="set")
+    rows = train_recipe(recipe, digits, span=(2, 5)).history.epochs
+    assert [bool(row.get("dropped")) for row in rows] == [True, True, False]

@@ -14,6 +14,7 @@ from regraft.train.optimizers import OPTIMIZERS, SCHEDULES, optimizer_by_name, r
 from regraft.train.recipe import Recipe, Trained, build_model, train_recipe
 from regraft.train.run import Callback, History, Run
 from regraft.train.tensorboard import TensorBoard
+from regraft.train.trainer import trainer
 
 __all__ = [
     "OPTIMIZERS",
@@ -37,4 +38,5 @@ __all__ = [
     "rate_by_name",
     "schedule_by_name",
     "train_recipe",
+    "trainer",
 ]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from regraft import evolve, losses, models
 from regraft.data import Data
@@ -189,6 +191,7 @@ def train_recipe(
     data: Data,
     *,
     model: nn.Module | None = None,
+    span: tuple[int, int] | None = None,
     device: torch.device | str = "cpu",
     callbacks: Iterable[Callback] = (),
     resume: str | os.PathLike[str] | None = None,
@@ -197,7 +200,10 @@ def train_recipe(
     """Train as the recipe says; the same recipe and data give the same network, bit for bit, on one machine.
 
     Args:
-        model: what ``build_model`` gave for this recipe and data; default: it is called here.
+        model: what ``build_model`` gave for this recipe and data, or any network to train on; default:
+            ``build_model`` is called here.
+        span: train only these epochs ``(start, stop)`` of the recipe's, counted from 0: the learning rate
+            starts where the schedule has it at ``start``, the optimizer anew. Default: all.
         device: where to train; the network stays there.
         callbacks: besides those that the recipe asks for.
         resume, config: see ``fit``.
@@ -220,25 +226,45 @@ def train_recipe(
         lr=options["lr"], momentum=options["momentum"], weight_decay=recipe.weight_decay,
     )  # fmt: skip
     batch_size = len(data.train) if recipe.batch_size is None else min(recipe.batch_size, len(data.train))
+    start, stop = _check_span(span, recipe.epochs)
     history = fit(
         model,
         data,
-        epochs=recipe.epochs,
+        epochs=stop - start,
         optimizer=optimizer,
-        scheduler=optimizers.schedule_by_name(recipe.lr_schedule, optimizer, recipe.epochs),
+        scheduler=_advanced(optimizers.schedule_by_name(recipe.lr_schedule, optimizer, recipe.epochs), start),
         loss=losses.by_name(recipe.loss, recipe.label_smoothing),
         batch_size=batch_size,
-        evolver=_evolver(recipe, model, optimizer, -(-len(data.train) // batch_size)),
+        evolver=_evolver(recipe, model, optimizer, -(-len(data.train) // batch_size), stop - start),
         callbacks=[*_callbacks(recipe, model), *callbacks],
-        seed=recipe.seed,
+        seed=recipe.seed if start == 0 else seeds.derived(recipe.seed, f"from epoch {start}"),
         resume=resume,
         config={"options": options, **(config or {})},
     )
     return Trained(model, history)
 
 
+def _check_span(span: tuple[int, int] | None, epochs: int) -> tuple[int, int]:
+    start, stop = (0, epochs) if span is None else span
+    if not 0 <= start < stop <= epochs:
+        raise InputError(
+            f"the span of epochs is {start} to {stop}, but must go forward within the recipe's {epochs}"
+        )
+    return start, stop
+
+
+def _advanced(scheduler: LRScheduler, epochs: int) -> LRScheduler:
+    """The schedule as it stands after so many epochs; one that waits for a plateau starts anew."""
+    if not isinstance(scheduler, ReduceLROnPlateau):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch expects a step of the optimizer before each
+            for _ in range(epochs):
+                scheduler.step()
+    return scheduler
+
+
 def _evolver(
-    recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, epoch_steps: int
+    recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, epoch_steps: int, epochs: int
 ) -> Evolve | None:
     if not recipe.evolves:
         return None
@@ -247,7 +273,7 @@ def _evolver(
         rate=rate_of(recipe),
         init=recipe.grow_init,
         every=steps_between(recipe.evolve_every, epoch_steps),
-        total=(recipe.epochs - 1) * epoch_steps + 1,  # the last epoch is quiet (Mocanu et al. 2018)
+        total=(epochs - 1) * epoch_steps + 1,  # the last epoch is quiet (Mocanu et al. 2018)
         generator=seeds.stream(recipe.seed, "evolve"),
     ).attach(model, optimizer)
 
