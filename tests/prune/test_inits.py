@@ -100,6 +100,15 @@ def test_reinitialised_is_uniform_by_the_dense_fan_in(kind, bound):
     assert (values - even).abs().max() < bound * 3 / math.sqrt(values.numel())
 
 
+def test_he_normal_is_normal_with_hes_variance():
+    model = prune.initialise(sparse_layer(300, 200), "he-normal", generator=fresh())
+    z = model[0].weight.values.detach().sort().values * math.sqrt(200 / 2)
+    n = z.numel()
+    quantiles = torch.special.ndtri((torch.arange(n, dtype=torch.float64) + 0.5) / n)
+    middle = slice(n // 100, -n // 100)
+    assert (z - quantiles)[middle].abs().max() < 0.05
+
+
 def test_permuted_keeps_the_values():
     model = net(8, 12, 4)
     before = model[0].weight.detach().flatten().clone()

@@ -122,33 +122,37 @@ class Bimodal:
 
 @dataclass(frozen=True)
 class Reinitialised:
-    """A fresh draw, uniform about 0, by the dense fan-in: the control that tells a ticket's topology from its
+    """A fresh draw by the dense fan-in: the control that tells a ticket's topology from its
     initial values (Frankle and Carbin 2019, arXiv:1803.03635, section 2).
 
     Attributes:
-        kind: ``"he"``, variance 2 / fan-in, or ``"torch"``, the range +-1 / sqrt(fan-in); as in
-            ``regraft.models``.
+        kind: ``"he"``, uniform with variance 2 / fan-in, or ``"torch"``, uniform in +-1 / sqrt(fan-in), both
+            as in ``regraft.models``; or ``"he-normal"``, normal with variance 2 / fan-in, which thesis 5
+            starts from.
 
     Raises:
         InputError: unknown kind; when called without a generator.
     """
 
-    kind: Literal["he", "torch"] = "he"
+    kind: Literal["he", "he-normal", "torch"] = "he"
 
     def __post_init__(self) -> None:
-        if self.kind not in ("he", "torch"):
-            raise unknown("kind of initial values", self.kind, ("he", "torch"))
+        if self.kind not in ("he", "he-normal", "torch"):
+            raise unknown("kind of initial values", self.kind, ("he", "he-normal", "torch"))
 
     def __call__(
         self, model: nn.Module, probe: Probe | None = None, *, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """A draw for each connection."""
         g = _require(generator, "Reinitialised")
-        spread = 6.0 if self.kind == "he" else 1.0  # the bound is sqrt(3) times the standard deviation
 
         def draw(weight: SparseWeight) -> Tensor:
-            unit = torch.rand(weight.nnz, generator=g, device=g.device)
-            return (2.0 * unit - 1.0) * math.sqrt(spread / max(weight.fan_in_size, 1))
+            scale = 1.0 / math.sqrt(max(weight.fan_in_size, 1))
+            if self.kind == "he-normal":
+                return torch.randn(weight.nnz, generator=g, device=g.device) * (math.sqrt(2.0) * scale)
+            # a uniform draw's bound is sqrt(3) times its standard deviation
+            bound = math.sqrt(6.0) * scale if self.kind == "he" else scale
+            return (2.0 * torch.rand(weight.nnz, generator=g, device=g.device) - 1.0) * bound
 
         return {n: draw(w).to(w.values) for n, w in weights_of(model).items()}
 
@@ -172,6 +176,7 @@ def permuted(
 INITS: dict[str, Callable[[], Init]] = {
     "bimodal": Bimodal,
     "reinitialised": Reinitialised,
+    "he-normal": lambda: Reinitialised("he-normal"),
     "permuted": lambda: permuted,
 }
 
@@ -207,8 +212,8 @@ def initialise(
     Its parameters stay the same objects. Biases stay as they are.
 
     Args:
-        init: a name (``"scores:snip"``, ``"bimodal"``, ``"reinitialised"``, ``"permuted"``) or a function
-            ``(model, probe, generator) -> {weight name: values}``.
+        init: a name (``"scores:snip"``, ``"bimodal"``, ``"reinitialised"``, ``"he-normal"``, ``"permuted"``)
+            or a function ``(model, probe, generator) -> {weight name: values}``.
         probe: for scores.
         include, exclude: as in ``upfront``.
         generator: for values that are drawn.
