@@ -31,6 +31,13 @@ def timings(
     jobs: Mapping[str, Callable[[], object]], baseline: str, *, rounds: int = 30, seconds: float = 2e-3
 ) -> dict[str, Timing]:
     """Each job, in every round, as often as fits ``seconds`` (once at least)."""
+    return summary(measured(jobs, rounds=rounds, seconds=seconds), baseline)
+
+
+def measured(
+    jobs: Mapping[str, Callable[[], object]], *, rounds: int, seconds: float
+) -> dict[str, list[float]]:
+    """Seconds of one call of each job, round by round."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     calls = {}
     for name, job in jobs.items():
@@ -46,14 +53,15 @@ def timings(
             for _ in range(calls[name]):
                 job()
             taken[name].append((clock() - start) / calls[name])
+    return taken
+
+
+def summary(taken: Mapping[str, list[float]], baseline: str) -> dict[str, Timing]:
+    """Medians and quartiles of the times, and of their ratios to the baseline."""
     made = {}
     for name, times in taken.items():
         ratios = [b / t for b, t in zip(taken[baseline], times, strict=True)]
         low, middle, high = statistics.quantiles(times, n=4)
-        made[name] = Timing(middle, low, high, *_reorder(statistics.quantiles(ratios, n=4)))
+        slower, typical, faster = statistics.quantiles(ratios, n=4)
+        made[name] = Timing(middle, low, high, typical, slower, faster)
     return made
-
-
-def _reorder(quartiles: list[float]) -> tuple[float, float, float]:
-    low, middle, high = quartiles
-    return middle, low, high

@@ -28,7 +28,7 @@ from _common import (
     set_threads,
     write_figures,
 )
-from interleaved import timings
+from interleaved import measured, summary
 from regraft import kernels
 from regraft.kernels.plan import PANEL_ROWS
 from step_peers import NETWORKS, TINY, WAYS, Network, make_step, why_not
@@ -76,8 +76,15 @@ def measure(
 ) -> dict[str, Any]:
     """All figures of one network."""
     net = NETWORKS[network]
-    timed = timings({way: make_step(way, net) for way in ways}, ways[0], rounds=rounds, seconds=0.1)
+    taken = measured({way: make_step(way, net) for way in ways}, rounds=rounds, seconds=0.1)
+    timed = summary(taken, ways[0])
     result: dict[str, Any] = {"network": net._asdict(), "connections": sum(net.connections()), "ways": {}}
+    others = [way for way in ways[1:] if way not in (ORDINARY, FUSED)]
+    result["against"] = {  # how many times faster than each
+        mine: {way: summary({way: taken[way], mine: taken[mine]}, way)[mine]._asdict() for way in others}
+        for mine in (ORDINARY, FUSED)
+        if mine in ways
+    }
     for way, t in timed.items():
         arguments = ("--memory-of", way, "--networks", network, "--threads", str(threads))
         peak = in_own_process(__file__, *arguments) if memory else None
@@ -97,9 +104,9 @@ def show(network: str, result: dict[str, Any], sgemm: float | None) -> None:
         spread = f"{t['low'] * 1e3:.2f} - {t['high'] * 1e3:.2f}"
         memory = f"{t['memory_mb']:8.0f}" if t["memory_mb"] is not None else ""
         print(f"{way:20}{t['median'] * 1e3:9.2f}{spread:>19}{ratio(t):>26}{memory}")
-    for mine, other in itertools.product((ORDINARY, FUSED), ways):
-        if mine in ways and other not in (base, ORDINARY, FUSED):
-            print(f"  {mine} against {other}: {ways[other]['median'] / ways[mine]['median']:.1f}x")
+    for mine, others in result["against"].items():
+        for other, t in others.items():
+            print(f"  {mine} is {ratio(t)} times faster than {other}")
     if "roofline" in result:
         line = result["roofline"]
         reading = f"{line['of_reading']:.0%}" if line["of_reading"] else "an unknown share"
