@@ -8,6 +8,7 @@ The ratio is to what autograd alone takes: forward and backward of the dense tor
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -20,37 +21,7 @@ from regraft import models, scores, sparsify
 from regraft.probe import Probe
 from regraft.scores import SCORES, Score, Stacked, weights_of
 
-
-class Block(nn.Module):
-    """Two 3x3 convolutions next to a residual stream (He et al. 2016, arXiv:1512.03385)."""
-
-    def __init__(self, n_in: int, n_out: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
-        self.conv2 = nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False)
-        self.norm1, self.norm2 = nn.BatchNorm2d(n_out), nn.BatchNorm2d(n_out)
-        self.way = nn.Identity() if n_in == n_out else nn.Conv2d(n_in, n_out, 1, stride, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.norm2(self.conv2(self.norm1(self.conv1(x)).relu()))
-        return torch.relu(y + self.way(x))
-
-
-def resnet_20() -> nn.Module:
-    """ResNet-20 for images of 3x32x32 pixels."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
-    width = 16
-    for stage, n_out in enumerate((16, 32, 64)):
-        for i in range(3):
-            layers.append(Block(width, n_out, 2 if stage and not i else 1))
-            width = n_out
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
-
-
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "lenet-300-100": (lambda: models.build("lenet-300-100"), (784,)),
-    "resnet-20": (resnet_20, (3, 32, 32)),
-}
+SHAPES = {"lenet-300-100": (784,), "resnet-20": (3, 32, 32)}
 
 
 def dense_pass(model: nn.Module, x: Tensor, y: Tensor) -> object:
@@ -63,11 +34,10 @@ def main() -> None:
     torch.set_num_threads(1)
     timed: dict[str, Score] = {n: s for n, s in SCORES.items() if n != "grasp-magnitude"}
     timed["stacked(magnitude, synflow)"] = Stacked(scores.magnitude, scores.synflow)
-    for name in sys.argv[1:] or NETWORKS:
-        make, shape = NETWORKS[name]
-        torch.manual_seed(0)
-        dense, model = make(), sparsify(make(), density=1.0)
-        g = torch.Generator().manual_seed(0)
+    for name in sys.argv[1:] or SHAPES:
+        shape, g = SHAPES[name], torch.Generator().manual_seed(0)
+        dense = models.build(name, input_shape=shape, classes=10, generator=g)
+        model = sparsify(copy.deepcopy(dense), density=1.0)
         x, y = torch.randn(100, *shape, generator=g), torch.randint(10, (100,), generator=g)
         probe = Probe(nn.functional.cross_entropy, [(x, y)], g)
         active = {n: torch.rand(w.nnz, generator=g) < 0.1 for n, w in weights_of(model).items()}

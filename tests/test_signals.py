@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from regraft import SparseWeight, signals, sparsify
-from regraft.errors import InputError
+from regraft.errors import InputError, MismatchError
 from regraft.probe import Probe
 from regraft.signals import Flow, weights_of
 
@@ -288,3 +288,28 @@ def test_a_model_whose_output_ignores_its_weights() -> None:
     model = sparsify(Constant(), density=1.0)
     with pytest.raises(InputError, match="does not depend on its sparse weights"):
         signals.flow(model, Probe(input_shape=(2,)))
+
+
+def test_a_loss_that_is_linear_in_the_weights_has_no_curvature() -> None:
+    model = sparsify(nn.Sequential(nn.Linear(3, 2)), density=1.0)
+    probe = Probe(lambda output, y: output.sum(), [(torch.ones(2, 3), torch.zeros(2))])
+    assert signals.hessian_gradient(model, probe)["0.weight"].tolist() == [0.0] * 6
+
+
+def test_batches_without_samples_or_of_different_shapes() -> None:
+    model = mlp()
+    none = torch.zeros(0, 6).double()
+    for signal in (signals.gradient, signals.variance_flow):
+        with pytest.raises(InputError, match="batches without samples"):
+            signal(model, Probe(cross_entropy, [(none, none[:, 0].long())]))
+    with pytest.raises(MismatchError, match="samples of different shapes"):
+        signals.variance_flow(model, Probe(batches=[(torch.zeros(2, 6), none), (torch.zeros(2, 5), none)]))
+
+
+def test_frozen_weights_have_signals_and_stay_frozen() -> None:
+    model, parts = mlp(), batches()
+    wanted = signals.gradient(model, Probe(cross_entropy, parts))
+    model.requires_grad_(False)
+    found = signals.gradient(model, Probe(cross_entropy, parts))
+    assert all(torch.equal(found[n], wanted[n]) for n in wanted)
+    assert not any(p.requires_grad for p in model.parameters())

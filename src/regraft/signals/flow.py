@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from regraft.errors import InputError
+from regraft.errors import InputError, MismatchError
 from regraft.probe import Probe
 from regraft.signals import substitute
 from regraft.signals.protocol import Vectors, active_of, values_of, weights_of
@@ -89,7 +89,13 @@ class Flow:
         if not self.variance:
             return torch.ones((1, *probe.require_input_shape("the flow")), dtype=torch.float64)
         batches = probe.require_batches("the variance flow")
-        x = torch.cat([x.detach().double() for x, _ in batches])
+        try:
+            x = torch.cat([x.detach().double() for x, _ in batches])
+        except RuntimeError as error:
+            shapes = sorted({tuple(x.shape[1:]) for x, _ in batches})
+            raise MismatchError(f"the probe's batches hold samples of different shapes: {shapes}") from error
+        if len(x) == 0:
+            raise InputError("the variance flow got batches without samples: pass two samples or more")
         return x.var(0, correction=0, keepdim=True)
 
     def _linear(self, model: nn.Module) -> dict[str, Tensor]:

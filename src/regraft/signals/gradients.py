@@ -100,6 +100,9 @@ class _Pass:
         probe = probe or Probe()
         self.model, self.temperature = model, temperature
         self.loss, self.batches = probe.require_loss(user), probe.require_batches(user)
+        self.count = sum(len(x) for x, _ in self.batches)
+        if self.count == 0:
+            raise InputError(f"{user} got batches without samples: pass at least one sample")
         self.active = active_of(weights, active)
         self.types = {n: w.values for n, w in weights.items()}
         self.leaves = {}
@@ -138,13 +141,12 @@ class _Pass:
 
     def _losses(self) -> Iterator[Tensor]:
         """Each batch's share of the mean loss."""
-        count = sum(len(x) for x, _ in self.batches)
         for x, y in self.batches:
             like = next(iter(self.types.values()))
             x = x.to(like.device, like.dtype if x.is_floating_point() else None)
             with torch.enable_grad(), substitute.evaluation(self.model, keep=(_NormBase,)):
                 output = substitute.run(self.model, self.tensors, x)
-                yield self._loss(output / self.temperature, y.to(like.device)) * (len(x) / count)
+                yield self._loss(output / self.temperature, y.to(like.device)) * (len(x) / self.count)
 
     def _loss(self, output: Tensor, target: Tensor) -> Tensor:
         try:
