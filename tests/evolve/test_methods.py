@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from regraft import Topology, sparsify
 from regraft.errors import InputError
-from regraft.evolve import METHODS, Evolve, RandomGrowth, magnitude, method, signed_magnitude
-from regraft.schedules import Constant, Oscillating
+from regraft.evolve import (
+    METHODS,
+    Evolve,
+    Gradient,
+    InnerProduct,
+    RandomGrowth,
+    magnitude,
+    method,
+    signed_magnitude,
+)
+from regraft.schedules import Constant, Cosine, Oscillating, Progress
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -37,7 +48,27 @@ def test_compositions(name: str, drop: object, rate: float) -> None:
 
 
 def test_each_method_is_tested() -> None:
-    assert set(METHODS) == {"set", "set-magnitude", "static"}
+    assert set(METHODS) == {"set", "set-magnitude", "static", "rigl", "search", "itop"}
+
+
+def test_rigl_as_in_its_paper() -> None:
+    evolver = method("rigl", every=100, total=1000)
+    assert (evolver.drop, evolver.grow) == (magnitude, Gradient())
+    assert (evolver.every, evolver.total) == (100, 750)
+    # f(t) = alpha / 2 (1 + cos(pi t / T_end))
+    for update in range(8):
+        assert evolver.rate(Progress(update, 8)) == pytest.approx(0.15 * (1 + math.cos(math.pi * update / 8)))
+    assert evolver.progress.total == 8
+
+
+def test_search_and_itop() -> None:
+    search = method("search", init="fan_in", total=10)
+    assert (search.drop, search.grow) == (magnitude, InnerProduct(init="fan_in"))
+    assert (search.rate, search.total) == (Constant(0.05), 10)
+    assert method("search", grow=InnerProduct("svd", batches=8)).grow == InnerProduct("svd", batches=8)
+    itop = method("itop")
+    assert (itop.drop, itop.grow, itop.rate) == (magnitude, RandomGrowth(), Cosine(0.5))
+    assert METHODS["itop"].every == "4epochs"
 
 
 def test_set_is_the_default_of_evolve() -> None:

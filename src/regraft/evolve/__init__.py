@@ -6,10 +6,12 @@ from regraft.evolve.drop import DROPS, magnitude, signed_magnitude
 from regraft.evolve.evolver import EvolutionStep, Evolve
 from regraft.evolve.grow import INITS, Init, RandomGrowth, random
 from regraft.evolve.grow_rules import GROWS
-from regraft.evolve.methods import METHODS, method
+from regraft.evolve.methods import METHODS, Method, method
 from regraft.evolve.normalise import RowNormalise, normalise_rows, row_norms
 from regraft.evolve.optimizer_state import remap_state
 from regraft.evolve.retopology import set_topology
+from regraft.evolve.shrink import Shrink, ShrinkStep
+from regraft.evolve.thresholds import LearnedThresholds, ThresholdStep
 
 __all__ = [
     "DROPS",
@@ -25,8 +27,13 @@ __all__ = [
     "Growth",
     "Init",
     "InnerProduct",
+    "LearnedThresholds",
+    "Method",
     "RandomGrowth",
     "RowNormalise",
+    "Shrink",
+    "ShrinkStep",
+    "ThresholdStep",
     "Watching",
     "magnitude",
     "method",

@@ -21,15 +21,13 @@ from regraft.evolve import grow_rules
 from regraft.evolve.capture import differentiate, recording
 from regraft.evolve.context import Context, Drop, Grow, Growth, Watching
 from regraft.evolve.named import Patterns, as_patterns, sparse_weights, unwrapped
-from regraft.evolve.optimizer_state import Optimizers, holds, optimizers, remap_state
-from regraft.evolve.settings import as_schedule, at_least_one, check_rate
+from regraft.evolve.optimizer_state import Optimizers, check_held, holds, optimizers, remap_state
+from regraft.evolve.settings import HISTORY, as_schedule, at_least_one, check_rate
 from regraft.kernels.rewiring import complement, exchange, swap
 from regraft.layers import SparseLayer
 from regraft.probe import Probe
 from regraft.schedules import Progress, Schedule
 from regraft.weight import SparseWeight
-
-HISTORY = 10_000  # updates that `Evolve.history` remembers; the oldest go first
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,11 @@ class EvolutionStep:
     def total(self) -> int:
         """Connections replaced in all."""
         return sum(self.dropped.values())
+
+    def figures(self) -> dict[str, float]:
+        """``rate``, and ``dropped``, ``grown`` and ``regrown`` over all weights."""
+        counts = {"dropped": self.total, "grown": self.total, "regrown": sum(self.regrown.values())}
+        return {"rate": self.rate, **counts}
 
 
 class Evolve:
@@ -160,11 +163,7 @@ class Evolve:
         """
         weights = sparse_weights(model, self.include, self.exclude)
         given = optimizers(optimizer)
-        if given and not any(holds(o, w.values) for o in given for w in weights.values()):
-            raise InputError(
-                f"the {type(given[0]).__name__} optimizer holds none of the sparse weights "
-                f"({', '.join(repr(n) for n in weights)}): build it after regraft.sparsify"
-            )
+        check_held(given, weights)
         self._model, self._optimizers = model, given
         return self
 

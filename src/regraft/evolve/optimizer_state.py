@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import ASGD, LBFGS, Adagrad, Optimizer, Rprop
 
+from regraft.errors import InputError
 from regraft.kernels.rewiring import complement, move
-from regraft.weight import Rewiring
+from regraft.weight import Rewiring, SparseWeight
 
 Optimizers = Optimizer | Iterable[Optimizer] | None
 Fresh = Callable[[Mapping[str, Any], Tensor], Tensor | float]
@@ -34,6 +35,15 @@ def optimizers(given: Optimizers) -> tuple[Optimizer, ...]:
 def holds(optimizer: Optimizer, parameter: nn.Parameter) -> bool:
     """Whether ``optimizer`` updates ``parameter``."""
     return any(p is parameter for group in optimizer.param_groups for p in group["params"])
+
+
+def check_held(given: Sequence[Optimizer], weights: Mapping[str, SparseWeight]) -> None:
+    """Raise InputError where optimizers are given and none of them holds any of the weights."""
+    if given and not any(holds(o, w.values) for o in given for w in weights.values()):
+        raise InputError(
+            f"the {type(given[0]).__name__} optimizer holds none of the sparse weights "
+            f"({', '.join(repr(n) for n in weights)}): build it after regraft.sparsify"
+        )
 
 
 @torch.no_grad()

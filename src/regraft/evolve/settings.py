@@ -6,6 +6,8 @@ from regraft import schedules
 from regraft.errors import InputError
 from regraft.schedules import Schedule
 
+HISTORY = 10_000  # updates that a history remembers; the oldest go first
+
 
 def as_schedule(rate: float | str | Schedule) -> Schedule:
     """A number, the name of a schedule, or a schedule, as a schedule."""

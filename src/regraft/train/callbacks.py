@@ -3,32 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from typing import Any, Protocol
 
 from regraft.errors import InputError
-from regraft.evolve import Evolve
 from regraft.train.run import Callback, Run
 
 
+class Change(Protocol):
+    """What an update did."""
+
+    def figures(self) -> dict[str, float]: ...
+
+
+class Evolver(Protocol):
+    """What changes a topology while it trains: ``Evolve``, ``Shrink``, ``LearnedThresholds``.
+
+    Attributes:
+        watching: whether it wants to see the gradients of the coming step, within ``watch()``.
+        seconds: time spent so far, by what it was spent on.
+    """
+
+    seconds: dict[str, float]
+
+    @property
+    def watching(self) -> bool: ...
+
+    def watch(self) -> AbstractContextManager[None]: ...
+
+    def step(self) -> Change | None: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+SUMS = ("dropped", "grown", "regrown")
+
+
 class EvolveTopology(Callback):
-    """``evolver.step()`` after each optimizer step; notes ``rate``, ``dropped`` and ``grown`` of an epoch."""
+    """``evolver.step()`` after each optimizer step.
+
+    It notes of each epoch what the updates say (``rate``, ``dropped``, ``grown`` and ``regrown`` of
+    ``Evolve``), and the seconds that they took, which are part of the epoch's (``search_seconds``,
+    ``rewire_seconds``).
+    """
 
     name = "evolve"
     order = -100
 
-    def __init__(self, evolver: Evolve) -> None:
+    def __init__(self, evolver: Evolver) -> None:
         self.evolver = evolver
 
     def on_epoch_start(self, run: Run) -> None:
-        run.figures.update(dropped=0, grown=0)
+        run.figures.update(dict.fromkeys(SUMS, 0))
+        run.figures.update({f"{part}_seconds": 0.0 for part in self.evolver.seconds})
 
     def on_step(self, run: Run) -> None:
+        before = dict(self.evolver.seconds)
         done = self.evolver.step()
-        if done is not None:
-            run.figures["rate"] = done.rate
-            run.figures["dropped"] += done.total
-            run.figures["grown"] += sum(done.grown.values())
+        if done is None:
+            return
+        for name, value in done.figures().items():
+            run.figures[name] = run.figures[name] + value if name in SUMS else value
+        for part, seconds in self.evolver.seconds.items():
+            run.figures[f"{part}_seconds"] += seconds - before[part]
 
     def state_dict(self) -> dict[str, Any]:
         return self.evolver.state_dict()
