@@ -35,35 +35,43 @@ typedef struct {
     uint64_t position; /* up to which those lie */
 } cut_t;
 
-/* One digit of a selection by counting: moves `prefix` to the digit that holds the `*k`-th, from the highest
- * digit down or from the lowest up. */
-static uint64_t narrow(const int64_t *count, int64_t *k, int falling) {
+/* One digit of a selection by counting: the digit that holds the `*k`-th, from the highest digit down or from
+ * the lowest up; `*k` counts from its start on. -1 where there are fewer. */
+static int narrow(const int64_t *count, int64_t *k, int falling) {
     for (int d = 0; d < DIGITS; d++) {
         int digit = falling ? DIGITS - 1 - d : d;
-        if (*k <= count[digit]) return (uint64_t)digit;
+        if (*k <= count[digit]) return digit;
         *k -= count[digit];
     }
-    return 0;
+    return -1;
 }
 
-/* The k-th best rank over buffers first ... last - 1, which hold k hits at least. */
+/* Bits behind the leading digit of numbers up to `span`. */
+static int bits_behind(uint32_t span) {
+    int bits = span ? 32 - __builtin_clz(span) : 0;
+    return bits > DIGIT ? bits - DIGIT : 0;
+}
+
+/* The k-th best rank over buffers first ... last - 1, or the limit's where fewer than k reach the limit. Ranks
+ * lie between the limit's and the top, mostly close together: digits of their distance spread them. */
 static cut_t kth(const search_t *w, int first, int last, int64_t k) {
-    static const int shifts[3] = {21, 10, 0};
-    uint64_t prefix = 0, fixed = 0; /* digits found, and which bits they cover */
+    uint32_t base = rank(atomic_load(&w->limit)), span = w->top > base ? w->top - base : 0;
     int64_t count[DIGITS];
-    for (int pass = 0; pass < 3; pass++) {
+    for (int shift = bits_behind(span);; shift = bits_behind(span)) {
         memset(count, 0, sizeof count);
         for (int b = first; b < last; b++) {
             const search_buffer_t *buffer = &w->buffers[b];
             for (int64_t h = 0; h < buffer->count; h++) {
-                uint32_t r = rank_of(w, &buffer->hits[h]);
-                if ((r & fixed) == prefix) count[(r & ~fixed) >> shifts[pass]]++;
+                uint32_t above = rank_of(w, &buffer->hits[h]) - base;
+                if (above <= span) count[above >> shift]++;
             }
         }
-        prefix |= narrow(count, &k, 1) << shifts[pass];
-        fixed = 0xffffffffu & ~((1u << shifts[pass]) - 1);
+        int digit = narrow(count, &k, 1);
+        if (digit < 0) return (cut_t){base, 0, UINT64_MAX};
+        base += (uint32_t)digit << shift;
+        if (shift == 0) return (cut_t){base, k, UINT64_MAX};
+        span = (1u << shift) - 1;
     }
-    return (cut_t){(uint32_t)prefix, k, UINT64_MAX};
 }
 
 /* Up to which position the hits at the cut are kept. */
@@ -80,7 +88,7 @@ static void cut_ties(const search_t *w, int first, int last, cut_t *cut) {
                 if ((p & fixed) == prefix) count[(p & ~fixed) >> shift]++;
             }
         }
-        prefix |= narrow(count, &k, 0) << shift;
+        prefix |= (uint64_t)narrow(count, &k, 0) << shift;
         fixed = ~((1ull << shift) - 1);
     }
     cut->position = prefix;
@@ -98,6 +106,11 @@ static inline int is_kept(const search_t *w, const search_hit_t *hit, const cut_
     return r > cut->rank || (r == cut->rank && position_of(w, hit) <= cut->position);
 }
 
+void search_start(search_t *w, float floor, float top) {
+    w->limit = floor;
+    w->top = rank(top);
+}
+
 static void raise_to(search_t *w, float key) {
     float limit = atomic_load(&w->limit);
     while (key > limit && !atomic_compare_exchange_weak(&w->limit, &limit, key)) {
@@ -112,6 +125,12 @@ void search_raise(search_t *w, int team) {
     raise_to(w, unrank(kth(w, 0, team, w->k).rank));
 }
 
+void search_raise_one(search_t *w, search_buffer_t *buffer) {
+    int b = (int)(buffer - w->buffers);
+    if (buffer->count >= w->k) raise_to(w, unrank(kth(w, b, b + 1, w->k).rank));
+    buffer->raise_at = (buffer->count > w->k ? buffer->count : w->k) + w->k / 2 + 64;
+}
+
 void search_compact(search_t *w, search_buffer_t *buffer) {
     int b = (int)(buffer - w->buffers);
     uint32_t least = rank(atomic_load(&w->limit));
@@ -122,6 +141,7 @@ void search_compact(search_t *w, search_buffer_t *buffer) {
         n += rank_of(w, &hit) >= least;
     }
     buffer->count = n;
+    buffer->raise_at = w->k + w->k / 2 + 64;
     if (n <= w->k) return;
     cut_t cut = kth(w, b, b + 1, w->k);
     if (at_cut(w, b, b + 1, cut.rank) > cut.ties) cut_ties(w, b, b + 1, &cut);

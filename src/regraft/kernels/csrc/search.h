@@ -29,14 +29,15 @@ typedef struct {
 typedef struct {
     search_hit_t *hits;
     int64_t count;
-    char apart[48]; /* threads count in different cache lines */
+    int64_t raise_at; /* hits at which the limit is raised next */
+    char apart[40]; /* threads count in different cache lines */
 } search_buffer_t;
 
 typedef struct {
     search_side_t rows, columns;
     int64_t samples, k, capacity; /* hits that a buffer holds */
     int metric;
-    float floor;                /* keys must reach it */
+    uint32_t top;               /* no key ranks higher */
     double slack;               /* rounding, relative to the product of the norms */
     const int64_t *exclude;     /* increasing positions */
     const int64_t *exclude_ptr; /* [rows + 1]: where the positions of a row start */
@@ -51,8 +52,12 @@ typedef struct {
     int finished;
 } search_t;
 
+/* Keys will lie between `floor` and `top`. */
+void search_start(search_t *w, float floor, float top);
 /* Raise the limit to the k-th best key over all buffers. */
 void search_raise(search_t *w, int team);
+/* Raise it to that of one buffer. */
+void search_raise_one(search_t *w, search_buffer_t *buffer);
 /* Keep the k best of one buffer; of equal keys the lowest positions. */
 void search_compact(search_t *w, search_buffer_t *buffer);
 /* The k best of all buffers in order of positions; their number. Overwrites the buffers. */

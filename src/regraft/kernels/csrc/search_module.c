@@ -49,6 +49,7 @@ static int64_t search(search_t *w, const search_isa_t *isa, int team, int64_t ex
     int whole = ptr && ends && w->rows.packed && w->columns.packed;
     for (int t = 0; t < team; t++) {
         w->buffers[t].hits = malloc(w->capacity * sizeof(search_hit_t));
+        w->buffers[t].raise_at = w->k;
         whole = whole && w->buffers[t].hits;
     }
     if (whole) {
@@ -83,9 +84,9 @@ static PyObject *py_search(PyObject *self, PyObject *args) {
     w->rows = read_side(AT(rows), isa->height);
     w->columns = read_side(AT(columns), isa->width);
     w->samples = samples, w->k = k, w->metric = metric, w->slack = slack, w->exclude = AT(exclude);
-    w->limit = floor ? FLT_TRUE_MIN : -FLT_MAX;
     w->ratio = 0.8;
     w->level = metric == SEARCH_L2 ? DBL_MAX : (double)w->rows.norms[0] * w->columns.norms[0] * (1 + slack) + 1e-35;
+    search_start(w, floor ? FLT_TRUE_MIN : -FLT_MAX, metric == SEARCH_L2 ? 0 : (float)(w->level * 1.000001));
     team = team < 1 ? 1 : team > POOL_MAX ? POOL_MAX : team;
     Py_BEGIN_ALLOW_THREADS
     found = search(w, isa, team, excluded, AT(index), AT(values));

@@ -44,7 +44,7 @@ INLINE int NAME(is_excluded)(const search_t *w, int64_t row, int64_t position) {
     if (n == 0) return 0;
     while (n > 1) {
         int64_t half = n / 2;
-        low += low[half - 1] < position ? half : 0;
+        low += half & -(int64_t)(low[half - 1] < position); /* no branch: it could not be foreseen */
         n -= half;
     }
     return *low == position;
@@ -225,8 +225,11 @@ INLINE void NAME(piece)(search_t *w, search_buffer_t *out, int64_t i, int64_t bl
             if (metric == SEARCH_L2) continue;
             return;
         }
-        if (out->count + TM * TN > w->capacity) {
-            search_compact(w, out);
+        if (out->count >= out->raise_at || out->count + TM * TN > w->capacity) {
+            if (out->count + TM * TN > w->capacity)
+                search_compact(w, out);
+            else
+                search_raise_one(w, out);
             limit = atomic_load_explicit(&w->limit, memory_order_relaxed);
         }
         NAME(tile)(w, out, i, j, limit, metric);
