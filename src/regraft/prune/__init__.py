@@ -4,6 +4,7 @@ from regraft.prune.apply import apply
 from regraft.prune.candidates import candidates
 from regraft.prune.collapse import LayerCollapseWarning
 from regraft.prune.controls import CONTROLS, Control, control_by_name, shuffled
+from regraft.prune.fields import receptive_fields
 from regraft.prune.inits import (
     INITS,
     Bimodal,
@@ -41,6 +42,7 @@ __all__ = [
     "initialise",
     "iterative",
     "permuted",
+    "receptive_fields",
     "shuffled",
     "upfront",
 ]
