@@ -12,6 +12,7 @@ from regraft.version import __version__
 
 COMMANDS = {
     "train": "regraft.cli.train",
+    "prune": "regraft.cli.prune",
     "merge": "regraft.cli.merge",
     "evaluate": "regraft.cli.evaluate",
     "distance": "regraft.cli.distance",

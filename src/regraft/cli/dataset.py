@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +12,9 @@ import click
 from regraft import data
 from regraft.cli.common import data_dir_option
 from regraft.data import Data
+from regraft.data.catalogue import canonical
+from regraft.errors import InputError
+from regraft.files import Header
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -87,3 +90,30 @@ def data_options(
         return function
 
     return decorate
+
+
+def choose_data(name: str | None, options: dict[str, Any], header: Header, network: Path) -> Dataset:
+    """The samples to use a network on: those that the options say, else those of the network's training.
+
+    Raises:
+        InputError: neither says which set.
+    """
+    given = {k: v for k, v in options.items() if v is not None}
+    trained_on = _trained_on(header)
+    if trained_on is not None and (name is None or _same_set(name, trained_on.name)):
+        return replace(trained_on, **given)
+    if name is None:
+        raise InputError(f"'{network}' does not say what it was trained on: pass --data NAME, such as digits")
+    return Dataset(name, **given)
+
+
+def _same_set(a: str, b: str) -> bool:
+    return a == b or (canonical(a) is not None and canonical(a) == canonical(b))
+
+
+def _trained_on(header: Header) -> Dataset | None:
+    """The samples of the training; of a merged network those of its parents, where they agree."""
+    found = header.provenance.get("data")
+    if isinstance(found, dict):
+        return Dataset.of({k: v for k, v in found.items() if k not in ("class_names", "input_shape")})
+    return None

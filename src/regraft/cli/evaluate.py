@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,9 @@ import click
 
 from regraft import checkpoint, files, measure
 from regraft.cli.common import console, json_option, table, write_json
-from regraft.cli.dataset import Dataset, data_options, parse_classes
+from regraft.cli.dataset import choose_data, data_options, parse_classes
 from regraft.cli.output import check_output
 from regraft.cli.train import choose_device
-from regraft.data.catalogue import canonical
-from regraft.errors import InputError
 from regraft.losses import LOSSES
 
 
@@ -82,30 +79,3 @@ def command(
         "command": "evaluate", "network": str(network), "data": dataset.plain(), "loss_function": loss,
         **figures, "versions": files.versions(),
     })  # fmt: skip
-
-
-def choose_data(name: str | None, options: dict[str, Any], header: files.Header, network: Path) -> Dataset:
-    """The samples to evaluate on: those that the options say, else those of the network's training.
-
-    Raises:
-        InputError: neither says which set.
-    """
-    given = {k: v for k, v in options.items() if v is not None}
-    trained_on = _trained_on(header)
-    if trained_on is not None and (name is None or _same_set(name, trained_on.name)):
-        return replace(trained_on, **given)
-    if name is None:
-        raise InputError(f"'{network}' does not say what it was trained on: pass --data NAME, such as digits")
-    return Dataset(name, **given)
-
-
-def _same_set(a: str, b: str) -> bool:
-    return a == b or (canonical(a) is not None and canonical(a) == canonical(b))
-
-
-def _trained_on(header: files.Header) -> Dataset | None:
-    """The samples of the training; of a merged network those of its parents, where they agree."""
-    found = header.provenance.get("data")
-    if isinstance(found, dict):
-        return Dataset.of({k: v for k, v in found.items() if k not in ("class_names", "input_shape")})
-    return None

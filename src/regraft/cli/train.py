@@ -10,6 +10,7 @@ import click
 import torch
 
 from regraft import checkpoint, files, measure
+from regraft.cli import starting
 from regraft.cli.common import console, json_option, progress_bar, write_json
 from regraft.cli.dataset import Dataset, data_options, parse_classes
 from regraft.cli.output import check_output
@@ -28,10 +29,14 @@ from regraft.train.recipe import build_model
 @sparsity_options
 @training_options
 @run_options
+@click.option("--start", type=click.Path(path_type=Path), default=None, metavar="FILE",
+              help="Train this network on, such as a ticket of prune.  [default: a new one]")  # fmt: skip
 @json_option
+@click.pass_context
 def command(
-    name: str, data_dir: Path | None, download: bool, classes: str | None, per_class: int | None,
-    test_per_class: int | None, data_seed: int, out: Path, device: str, threads: int | None,
+    ctx: click.Context, name: str, data_dir: Path | None, download: bool, classes: str | None,
+    per_class: int | None, test_per_class: int | None, data_seed: int, out: Path, device: str,
+    threads: int | None, start: Path | None,
     checkpoint_dir: Path | None, checkpoint_steps: int | None, resume: bool, tensorboard: Path | None,
     json_path: str | None, **choices: Any,
 ) -> None:  # fmt: skip
@@ -46,6 +51,7 @@ def command(
     """
     for path in (out, json_path):
         check_output(path)
+    started = None if start is None else starting.read(start, ctx, choices)
     recipe = make_recipe(choices)
     where = choose_device(device, threads)
     resume_from = _find_checkpoint(checkpoint_dir, resume)
@@ -55,17 +61,20 @@ def command(
     if tensorboard is not None:
         callbacks.append(TensorBoard(tensorboard))
     dataset = Dataset(name, parse_classes(classes), per_class, test_per_class, data_seed)
+    if start is not None:
+        dataset = starting.dataset(start, ctx, dataset)
     data = dataset.load(data_dir, download)
-    model = build_model(recipe, data)
+    model = build_model(recipe, data) if started is None else started
     screen = console(json_path)
-    describe_model(screen, recipe.model, measure.inspect(model, data.input_shape), data)
+    describe_model(screen, str(start or recipe.model), measure.inspect(model, data.input_shape), data)
     batch = recipe.batch_size or len(data.train)
     steps = recipe.epochs * -(-len(data.train) // batch)
     try:
         with progress_bar("training", steps) as advance:
             trained = train_recipe(
                 recipe, data, model=model, device=where, callbacks=[*callbacks, ShowProgress(advance)],
-                resume=resume_from, config={"data_choices": dataset.plain()},
+                resume=resume_from,
+                config={"data_choices": dataset.plain(), **({"start": str(start)} if start else {})},
             )  # fmt: skip
     except KeyboardInterrupt:
         if checkpoint_dir is not None and find(checkpoint_dir) is not None:
@@ -74,6 +83,8 @@ def command(
             )
         raise
     provenance = make_provenance(recipe, dataset, data, trained)
+    if start is not None:
+        provenance |= starting.provenance(start, provenance["options"])
     checkpoint.save(trained.model.cpu(), out, provenance=provenance)
     screen.print(history_table(trained.history))
     if trained.history.stopped:
