@@ -105,17 +105,17 @@ def imp(rounds: int, rewind_to: int | None = 0) -> Method:
     return method
 
 
-def gradual(start: float, rounds: int = EPOCHS) -> Method:
-    """Variance flow to ``start``, then an epoch and a magnitude pruning in turn, the weights kept."""
+def gradual(first: float, rounds: int = EPOCHS) -> Method:
+    """Variance flow to ``first``, then an epoch and a magnitude pruning in turn, the weights kept."""
 
     def method(cell: Cell) -> nn.Module:
         def make() -> nn.Module:
-            if cell.density >= start:
+            if cell.density >= first:
                 return cell.model()
-            return upfront("variance-flow", 100)(replace(cell, density=start))
+            return upfront("variance-flow", 100)(replace(cell, density=first))
 
-        def train(model: nn.Module, begin: int, stop: int | None) -> float:
-            return cell.train(model, (stop or EPOCHS) - begin, seed=1000 * (cell.seed + 1) + begin)
+        def train(model: nn.Module, start: int, stop: int | None) -> float:
+            return cell.train(model, (stop or EPOCHS) - start, seed=1000 * (cell.seed + 1) + start)
 
         ticket = prune.iterative(
             make, train, score="magnitude", density=cell.density, rounds=rounds, rewind_to=None, epochs=1
