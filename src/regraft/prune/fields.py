@@ -167,7 +167,7 @@ def _share(weight: SparseWeight, x: Tensor, locality: float) -> Tensor:
     share = weight.dense().detach().double() ** 2 * variance
     if locality == 0:
         return share
-    seeds, seed_of = share.argmax(1).unique(return_inverse=True)
+    seeds, seed_of = share.argmax(1).unique(return_inverse=True)  # type: ignore[no-untyped-call]
     spread = (variance * x.shape[0]).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
     correlation = (centred[:, seeds].T @ centred).abs() / spread[seeds, None] / spread
     return share * correlation[seed_of] ** locality
