@@ -10,7 +10,7 @@ from regraft.data import Data, load
 from regraft.errors import InputError
 from regraft.layers import SparseLayer
 from regraft.train import Recipe, build_model, train_recipe
-from regraft.train.recipe import rate_of, steps_between
+from regraft.train.evolving import rate_of, steps_between
 
 BASE: dict[str, Any] = {"model": "mlp:in-16-12-classes", "density": 0.4, "batch_size": 8, "epochs": 3}
 

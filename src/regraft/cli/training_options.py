@@ -10,11 +10,12 @@ import click
 
 from regraft.allocate import ALLOCATIONS
 from regraft.evolve import INITS as GROW_INITS
-from regraft.evolve import METHODS
 from regraft.losses import LOSSES
 from regraft.models import ACTIVATIONS, INITS
 from regraft.schedules import RATES
+from regraft.search import METRICS, SEARCHES
 from regraft.train import OPTIMIZERS, SCHEDULES
+from regraft.train.evolving import EVOLUTIONS
 from regraft.train.recipe import Recipe
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -37,11 +38,11 @@ def _group(*options: Callable[[Any], Any]) -> Callable[[F], F]:
 
 
 def _text(flag: str, default: str | None, text: str, metavar: str = "NAME") -> Callable[[Any], Any]:
-    return click.option(flag, default=default, metavar=metavar, help=text)
+    return click.option(*flag.split(), default=default, metavar=metavar, help=text)
 
 
 def _number(flag: str, default: float | None, text: str) -> Callable[[Any], Any]:
-    return click.option(flag, type=float, default=default, metavar="X", help=text)
+    return click.option(*flag.split(), type=float, default=default, metavar="X", help=text)
 
 
 def _count(flag: str, default: int | None, text: str) -> Callable[[Any], Any]:
@@ -71,14 +72,28 @@ sparsity_options = _group(
     _text("--sparse-init", _default.sparse_init,
           "rescale: scale the initial values to the dense network's activations; keep: as drawn."),
     _text("--evolve", None,
-          f"How the topology changes: {_names((*METHODS, 'none'))}.  [default: set, none with --dense]"),
+          f"How the topology changes: {_names(EVOLUTIONS)}.  [default: set, none with --dense]"),
     _text("--rate", None,
           f"Evolution rate over time: {_names(RATES)}; with options as in osv:k=2.  [default: the method's]",
           "NAME[:KEY=VALUE,...]"),
-    _number("--zeta", None, "Evolution rate at the start, in [0, 1].  [default: the rate's own, mostly 0.3]"),
-    _text("--evolve-every", _default.evolve_every,
-          "Time between updates: epoch, a number of epochs (50epochs), or of steps (100).", "TIME"),
+    _number("--zeta --fraction zeta", None,
+            "Evolution rate at the start, in [0, 1]: the fraction replaced.  [default: the method's own]"),
+    _text("--evolve-every --every evolve_every", None,
+          "Time between updates: epoch, a number of epochs (50epochs), or of steps (100).  "
+          "[default: the method's own]", "TIME"),
     _text("--grow-init", _default.grow_init, f"Initial values of grown connections: {_names(GROW_INITS)}."),
+    _text("--search", _default.search,
+          f"Of --evolve search: what finds the largest inner products: {_names(SEARCHES)}."),
+    _number("--k-similar", None,
+            "Of --search faiss, hnswlib, nmslib and lsh: neighbours asked for, as a fraction of the units "
+            "in (0, 1].  [default: 0.15]"),
+    _text("--metric", _default.metric, f"Of --evolve search: {_names(METRICS)}."),
+    _count("--grow-batches", _default.grow_batches,
+           "Of --evolve search and rigl: minibatches before an update that growth looks at."),
+    _count("--grow-samples", _default.grow_samples,
+           "Of --evolve search: of a convolution, at most so many positions of a minibatch are looked at."),
+    _number("--alpha", _default.alpha, "Of --evolve dst: weight of the penalty; the larger, the sparser."),
+    click.option("--explore", is_flag=True, help="Note the share of positions that were ever active."),
     click.option("--normalise-rows", is_flag=True,
                  help="Scale each unit's incoming weights to length 1 after each step."),
 )  # fmt: skip

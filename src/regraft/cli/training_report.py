@@ -31,6 +31,7 @@ def describe_model(screen: Console, name: str, figures: dict[str, Any], data: Da
 def history_table(history: History) -> Table:
     """One line per epoch; of long trainings some epochs evenly apart, and always the last."""
     evolves = any("rate" in row for row in history.epochs)
+    thins = any("density" in row for row in history.epochs)
     made = table(
         "epoch",
         "train loss",
@@ -38,12 +39,15 @@ def history_table(history: History) -> Table:
         "accuracy",
         "lr",
         *(("rate", "replaced") if evolves else ()),
+        *(("density",) if thins else ()),
         "s",
     )
     n = len(history.epochs)
     apart = max(1, -(-n // MOST_ROWS))
     for row in (r for i, r in enumerate(history.epochs, start=1) if i % apart == 0 or i == n):
         evolution = [_or_dash(row.get("rate"), ".4f"), f"{row.get('dropped', 0):,.0f}"] if evolves else []
+        if thins:
+            evolution = [_or_dash(row.get("density"), ".4f")]
         made.add_row(
             f"{row['epoch']:.0f}", f"{row['train_loss']:.4f}", f"{row['test_loss']:.4f}",
             f"{row['test_accuracy']:.4f}", f"{row['lr']:.4g}", *evolution, f"{row['seconds']:.2f}",

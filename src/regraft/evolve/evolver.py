@@ -40,6 +40,7 @@ class EvolutionStep:
         rate: fraction of connections dropped.
         dropped: connections dropped, by weight name; as many were grown.
         regrown: how many of the grown ones had just been dropped, by weight name.
+        explored: share of all positions that were ever active, where ``Evolve`` remembers them, else None.
     """
 
     step: int
@@ -47,6 +48,7 @@ class EvolutionStep:
     rate: float
     dropped: dict[str, int]
     regrown: dict[str, int]
+    explored: float | None = None
 
     @property
     def regrowth(self) -> float:
@@ -64,9 +66,9 @@ class EvolutionStep:
         return sum(self.dropped.values())
 
     def figures(self) -> dict[str, float]:
-        """``rate``, and ``dropped``, ``grown`` and ``regrown`` over all weights."""
+        """``rate``, ``dropped``, ``grown`` and ``regrown`` over all weights, and ``explored`` if known."""
         counts = {"dropped": self.total, "grown": self.total, "regrown": sum(self.regrown.values())}
-        return {"rate": self.rate, **counts}
+        return {"rate": self.rate, **counts} | ({} if self.explored is None else {"explored": self.explored})
 
 
 class Evolve:
@@ -273,7 +275,7 @@ class Evolve:
             seen = captured.pop(name, ())
             context = Context(name, self.generator, progress, model, probe, layers.get(name), seen)
             dropped[name], regrown[name] = self._update(weight, rate, context)
-        done = EvolutionStep(self.steps, self.updates, rate, dropped, regrown)
+        done = EvolutionStep(self.steps, self.updates, rate, dropped, regrown, self._explored())
         self.updates += 1
         self.history.append(done)
         return done
@@ -319,6 +321,13 @@ class Evolve:
             yield
         finally:
             self.seconds[part] += time.perf_counter() - start
+
+    def _explored(self) -> float | None:
+        if self._ever is None:
+            return None
+        weights = self._evolving()
+        size = sum(w.size for w in weights.values())
+        return sum(self._ever[n].numel() for n in weights) / max(size, 1)
 
     @property
     def explored(self) -> dict[str, float]:

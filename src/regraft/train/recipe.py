@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -13,14 +12,15 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from regraft import evolve, losses, models
+from regraft import losses, models
 from regraft.data import Data
-from regraft.errors import InputError, unknown
-from regraft.evolve import METHODS, Evolve, RandomGrowth, RowNormalise
+from regraft.errors import InputError
+from regraft.evolve import RowNormalise
 from regraft.layers import sparsify
-from regraft.schedules import Schedule
-from regraft.train import optimizers, seeds
+from regraft.search import Metric
+from regraft.train import evolving, optimizers, seeds
 from regraft.train.callbacks import AfterStep, EarlyStopping, StopAfterAccuracy
+from regraft.train.evolving import EVOLUTIONS, evolver_of, thresholds_of
 from regraft.train.loop import check_epochs, fit
 from regraft.train.run import Callback, History
 
@@ -39,11 +39,17 @@ class Recipe:
         dropout, activation, init: of the model; see ``models.build``.
         sparse_init: ``"rescale"`` keeps the activations' variance as in the dense network, ``"keep"`` leaves
             the drawn values; see ``sparsify``.
-        evolve: ``"set"``, ``"set-magnitude"``, ``"static"`` or ``"none"``; default ``"set"`` where sparse.
+        evolve: a name of ``evolve.METHODS``, or ``"gmp"`` (gradual magnitude pruning from a full network to
+            ``density``, all layers together), ``"dst"`` (learned thresholds), ``"none"``; default ``"set"``
+            where sparse.
         rate: schedule of the evolution rate, ``NAME[:KEY=VALUE,...]``; default the method's own.
-        zeta: evolution rate at the start, in [0, 1]; default the schedule's own (0.3).
-        evolve_every: ``"epoch"``, ``"50epochs"``, or a number of steps.
+        zeta: evolution rate at the start, in [0, 1]; default the schedule's own.
+        evolve_every: ``"epoch"``, ``"50epochs"``, or a number of steps; default the method's own.
         grow_init: initial values of grown connections.
+        search, k_similar, metric, grow_samples: of ``"search"``, see ``evolve.InnerProduct``.
+        grow_batches: of ``"search"`` and ``"rigl"``: minibatches that growth looks at.
+        alpha: of ``"dst"``: weight of the penalty; the larger, the sparser.
+        explore: note the share of positions that were ever active.
         normalise_rows: scale each unit's incoming weights to length 1 after each step.
         optimizer, lr, momentum, weight_decay, lr_schedule: see ``optimizer_by_name`` and
             ``schedule_by_name``. Default lr 0.01 and momentum 0.9 for sgd, 0.001 and 0 for the others.
@@ -68,8 +74,15 @@ class Recipe:
     evolve: str | None = None
     rate: str | None = None
     zeta: float | None = None
-    evolve_every: str = "epoch"
+    evolve_every: str | None = None
     grow_init: str = "zeros"
+    search: str = "exact"
+    k_similar: float | None = None
+    metric: Metric = "abs"
+    grow_batches: int = 1
+    grow_samples: int | None = 4096
+    alpha: float = 5e-4
+    explore: bool = False
     normalise_rows: bool = False
     optimizer: str = "sgd"
     lr: float | None = None
@@ -90,9 +103,7 @@ class Recipe:
         given = [n for n in ("density", "epsilon") if getattr(self, n) is not None] + ["dense"] * self.dense
         if len(given) > 1:
             raise InputError(f"{' and '.join(given)} exclude each other: give one of them")
-        if self.evolve is not None and self.evolve not in (*METHODS, "none"):
-            raise unknown("evolution method", self.evolve, (*METHODS, "none"))
-        if self.dense and self.evolves:
+        if self.dense and self.evolution in EVOLUTIONS and self.evolution != "none":
             raise InputError(f"a dense network has no topology to evolve, but evolve is {self.evolve!r}")
         if self.normalise_rows and self.dense:
             raise InputError("normalise_rows scales the rows of sparse weights, but the network is dense")
@@ -106,9 +117,7 @@ class Recipe:
         """Raise InputError now, not after the data has been read."""
         check_epochs(self.epochs)
         losses.by_name(self.loss, self.label_smoothing)
-        steps_between(self.evolve_every, 1)
-        RandomGrowth(self.grow_init)
-        rate_of(self)
+        evolving.check(self)
         options = self.resolved()
         optimizers.check_optimizer(
             self.optimizer, lr=options["lr"], momentum=options["momentum"], weight_decay=self.weight_decay
@@ -121,17 +130,18 @@ class Recipe:
             StopAfterAccuracy(self.stop_accuracy, self.stop_extra)
 
     @property
-    def evolves(self) -> bool:
-        """Whether the topology changes during training."""
-        return (self.evolve or ("none" if self.dense else "set")) != "none"
+    def evolution(self) -> str:
+        """How the topology changes, with the default filled in."""
+        return self.evolve or ("none" if self.dense else "set")
 
     def resolved(self) -> dict[str, Any]:
         """All choices with the defaults that depend on others filled in; plain JSON values."""
         sgd = self.optimizer == "sgd"
-        bare = not self.dense and self.density is None and self.epsilon is None
+        bare = not self.dense and self.density is None and self.epsilon is None and self.evolution != "dst"
         filled = asdict(self) | {
             "epsilon": 20.0 if bare else self.epsilon,
-            "evolve": self.evolve or ("set" if self.evolves else "none"),
+            "evolve": self.evolution,
+            "evolve_every": evolving.every_of(self),
             "lr": (0.01 if sgd else 0.001) if self.lr is None else self.lr,
             "momentum": (0.9 if sgd else 0.0) if self.momentum is None else self.momentum,
         }
@@ -167,6 +177,10 @@ def build_model(recipe: Recipe, data: Data) -> nn.Module:
 
     if recipe.dense:
         return build("cpu")
+    if recipe.evolution == "dst":
+        return thresholds_of(recipe).prepare(build("cpu"))
+    if recipe.evolution == "gmp":
+        return sparsify(build("cpu"), 1.0, include=recipe.include, exclude=recipe.exclude)
     model = build("meta")
     large = sum(p.numel() for p in model.parameters()) > LARGE
     options = recipe.resolved()
@@ -235,12 +249,14 @@ def train_recipe(
         scheduler=_advanced(optimizers.schedule_by_name(recipe.lr_schedule, optimizer, recipe.epochs), start),
         loss=losses.by_name(recipe.loss, recipe.label_smoothing),
         batch_size=batch_size,
-        evolver=_evolver(recipe, model, optimizer, -(-len(data.train) // batch_size), stop - start),
+        evolver=evolver_of(recipe, model, optimizer, -(-len(data.train) // batch_size), stop - start),
         callbacks=[*_callbacks(recipe, model), *callbacks],
         seed=recipe.seed if start == 0 else seeds.derived(recipe.seed, f"from epoch {start}"),
         resume=resume,
         config={"options": options, **(config or {})},
     )
+    if recipe.evolution == "dst":
+        model = thresholds_of(recipe).finish(model)
     return Trained(model, history)
 
 
@@ -261,53 +277,6 @@ def _advanced(scheduler: LRScheduler, epochs: int) -> LRScheduler:
             for _ in range(epochs):
                 scheduler.step()
     return scheduler
-
-
-def _evolver(
-    recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, epoch_steps: int, epochs: int
-) -> Evolve | None:
-    if not recipe.evolves:
-        return None
-    return evolve.method(
-        recipe.evolve or "set",
-        rate=rate_of(recipe),
-        init=recipe.grow_init,
-        every=steps_between(recipe.evolve_every, epoch_steps),
-        total=(epochs - 1) * epoch_steps + 1,  # the last epoch is quiet (Mocanu et al. 2018)
-        generator=seeds.stream(recipe.seed, "evolve"),
-    ).attach(model, optimizer)
-
-
-def rate_of(recipe: Recipe) -> Schedule | None:
-    """The recipe's evolution rate; None for the method's own.
-
-    Raises:
-        InputError: unknown name or option, or zeta out of [0, 1].
-    """
-    if recipe.zeta is not None and not 0.0 <= recipe.zeta <= 1.0:
-        raise InputError(
-            f"zeta is {recipe.zeta!r}, but must be in [0, 1]: 0.3 replaces 30 % of the connections"
-        )
-    name = recipe.rate or ("constant" if recipe.zeta is not None else None)
-    return None if name is None else optimizers.rate_by_name(name, recipe.zeta)
-
-
-def steps_between(every: str, epoch_steps: int) -> int:
-    """Optimizer steps between updates of the topology.
-
-    >>> steps_between("epoch", 600), steps_between("50epochs", 600), steps_between("100", 600)
-    (600, 30000, 100)
-
-    Raises:
-        InputError: not of one of these forms.
-    """
-    found = re.fullmatch(r"\s*(\d*)\s*(epochs?|steps?)?\s*", every)
-    if found is None or not any(found.groups()) or found[1] == "0":
-        raise InputError(
-            f"evolve-every is {every!r}, but must be 'epoch', a number of epochs such as '50epochs', or a "
-            "number of steps such as '100'"
-        )
-    return int(found[1] or 1) * (epoch_steps if (found[2] or "").startswith("epoch") else 1)
 
 
 def _callbacks(recipe: Recipe, model: nn.Module) -> list[Callback]:
