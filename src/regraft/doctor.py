@@ -11,7 +11,7 @@ import torch
 
 from regraft import kernels
 from regraft.files import versions
-from regraft.kernels import convolution, native
+from regraft.kernels import backends, convolution
 from regraft.weight import SparseWeight
 
 EXTRAS = {
@@ -19,6 +19,7 @@ EXTRAS = {
     "images": ("PIL",),
     "tensorboard": ("tensorboard",),
     "onnx": ("onnx", "onnxruntime"),
+    "numba": ("numba",),
 }
 """Modules that each extra brings."""
 
@@ -28,15 +29,16 @@ def examine() -> dict[str, Any]:
 
     Returns:
         ``versions``; ``machine`` (system, processor, cores, threads of torch and of regraft, CUDA);
-        ``kernels`` (for ``linear`` and ``conv``: ``compiled``, the instruction set, whether a small product
-        agrees with the dense one); ``extras`` ({name: installed}); ``advice``, sentences on what to do.
+        ``kernels`` (``mode``; for ``linear`` the ``backend`` that runs, those ``installed``, its instruction
+        set and threads, and whether a small product of each agrees with the dense one; for ``conv`` whether
+        it is ``compiled``, and the instruction set); ``extras`` ({name: installed}); ``advice``, sentences
+        on what to do.
 
     >>> report = examine()
     >>> sorted(report), report["kernels"]["linear"]["agrees"]
     (['advice', 'extras', 'kernels', 'machine', 'versions'], True)
     """
     found = {name: all(map(_installed, modules)) for name, modules in EXTRAS.items()}
-    compiled = {"linear": native.available(), "conv": convolution.available()}
     return {
         "versions": versions(),
         "machine": {
@@ -47,48 +49,74 @@ def examine() -> dict[str, Any]:
             "kernel_threads": kernels.get_threads(),
             "cuda": torch.cuda.is_available(),
         },
-        "kernels": {
-            "mode": kernels.current(),
-            "linear": {"compiled": compiled["linear"], "isa": kernels.isa(), "agrees": _linear_agrees()},
-            "conv": {"compiled": compiled["conv"], "isa": kernels.isa() if compiled["conv"] else None},
-        },
+        "kernels": {"mode": kernels.current(), "linear": _linear(), "conv": _conv()},
         "extras": found,
-        "advice": _advice(compiled, found),
+        "advice": _advice(found),
     }
+
+
+def _linear() -> dict[str, Any]:
+    backend, installed = kernels.backend(), backends.installed()
+    threads = {"native": kernels.get_threads(), "numba": 1}
+    return {
+        "backend": backend,
+        "installed": installed,
+        "isa": kernels.isa() if backend == "native" else None,
+        "threads": threads.get(backend or "", torch.get_num_threads()),
+        "agrees": all(_agrees(name) for name in installed) and _agrees(None),
+    }
+
+
+def _conv() -> dict[str, Any]:
+    compiled = convolution.available()
+    return {"compiled": compiled, "isa": kernels.isa() if compiled else None}
 
 
 def _installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def _linear_agrees() -> bool:
-    """A small product and its gradient by the kernels in use, against the dense ones in float64."""
+def _agrees(backend: str | None) -> bool:
+    """A small product and its gradients by one backend (None: materialised) against float64 dense ones."""
     g = torch.Generator().manual_seed(0)
     index = torch.arange(0, 40 * 30, 11)
     weight = SparseWeight((40, 30), index, torch.randn(index.numel(), generator=g))
     x = torch.randn(17, 30, generator=g, requires_grad=True)
-    y = kernels.linear(x, weight, None)
-    (dx,) = torch.autograd.grad(y.square().sum(), x)
+    with kernels.use("materialised" if backend is None else "compressed", backend=backend):
+        y = kernels.linear(x, weight, None)
+        dx, dvalues = torch.autograd.grad(y.square().sum(), [x, weight.values])
     w = weight.dense().detach().double()
-    dense_y = x.detach().double() @ w.t()
-    dense_dx = 2 * dense_y @ w
-    pairs = ((y.double(), dense_y), (dx.double(), dense_dx))
-    return all(torch.allclose(got, wanted, rtol=1e-4, atol=1e-3) for got, wanted in pairs)
+    dense_x = x.detach().double()
+    dense_y = dense_x @ w.t()
+    dense_values = (2 * dense_y.t() @ dense_x).flatten()[index]
+    pairs = ((y, dense_y), (dx, 2 * dense_y @ w), (dvalues, dense_values))
+    return all(torch.allclose(got.double(), wanted, rtol=1e-4, atol=1e-3) for got, wanted in pairs)
 
 
-def _advice(compiled: dict[str, bool], extras: dict[str, bool]) -> list[str]:
-    advice = []
-    if not all(compiled.values()):
-        advice.append(
-            "compiled kernels are missing, so sparse layers compute through dense ones, several times "
-            "slower: install a C compiler (gcc or clang) and run "
-            "`pip install --force-reinstall --no-deps regraft`"
-        )
+COMPILER = "install a C compiler (gcc or clang) and run `pip install --force-reinstall --no-deps regraft`"
+INSTEAD = {
+    "numba": "numba's loops compute sparse linear layers, about half as fast as compiled kernels",
+    "csr": "torch's CSR products compute sparse linear layers, some three times slower than compiled kernels",
+    None: "sparse layers compute through dense ones, many times slower than compiled kernels",
+}
+
+
+def _advice(extras: dict[str, bool]) -> list[str]:
+    advice, backend, there = [], kernels.backend(), backends.installed()
+    if "native" not in there:
+        numba = ", or run `pip install 'regraft[numba]'`" if "numba" not in there else ""
+        advice.append(f"{INSTEAD[backend]}: {COMPILER}{numba}")
+    elif backend != "native":
+        advice.append(f"{INSTEAD[backend]}: leave REGRAFT_BACKEND unset to use the compiled ones")
     elif kernels.isa() == "baseline":
         advice.append(
             "the kernels run on baseline instructions: right for this processor, unless REGRAFT_ISA is set"
         )
-    missing = [name for name, there in extras.items() if not there]
+    if "native" in there and not convolution.available():
+        advice.append(f"the compiled convolution is missing, so convolutions are dense ones: {COMPILER}")
+    if kernels.current() == "materialised":
+        advice.append("every sparse layer is materialised: leave REGRAFT_KERNEL unset for the faster way")
+    missing = [name for name, found in extras.items() if not found and (name, backend) != ("numba", "native")]
     if missing:
         advice.append(f"for more, run `pip install 'regraft[{','.join(missing)}]'`")
     return advice

@@ -56,6 +56,7 @@ def test_figures_are_those_of_the_file(tmp_path: Path, capsys: pytest.CaptureFix
     assert train(out, "--json", "-", "--density", 0.3, "--rate", "exd:interest=0.1") == 0
     printed = capsys.readouterr()
     figures = json.loads(printed.out)
+    assert figures["step"].split(":")[0] in ("fused", "ordinary")
     model = regraft.load(out)
     digits = data.load("digits", per_class=20, test_per_class=10)
     found = measure.evaluate(model, digits.test)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from regraft import kernels, models, sparsify
-from regraft.kernels import native
+from regraft.kernels import backends, native
 from regraft.losses import CrossEntropy, mse
 from regraft.train.step import make_step
 
@@ -26,7 +26,7 @@ def sgd(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def is_compiled(model: nn.Module, loss: Any, optimizer: torch.optim.Optimizer) -> bool:
-    return "compiled" in make_step(model, loss, optimizer).__code__.co_freevars
+    return str(make_step(model, loss, optimizer)) == "fused"
 
 
 @needs_kernels
@@ -49,18 +49,35 @@ def test_the_compiled_step_equals_the_ordinary_one(loss: Any) -> None:
 @pytest.mark.parametrize(
     ("why", "make"),
     [
-        ("dense", lambda: (network(None), CrossEntropy(), sgd)),
-        ("nearly dense", lambda: (network(0.8), CrossEntropy(), sgd)),
-        ("label smoothing", lambda: (network(0.3), CrossEntropy(0.1), sgd)),
-        ("another loss", lambda: (network(0.3), nn.functional.cross_entropy, sgd)),
-        ("another optimizer", lambda: (network(0.3), mse, lambda m: torch.optim.Adam(m.parameters()))),
-        ("double precision", lambda: (network(0.3).double(), CrossEntropy(), sgd)),
-        ("a convolution", lambda: (sparsify(models.build("lenet-5"), density=0.1), CrossEntropy(), sgd)),
+        ("no layer is sparse", lambda: (network(None), CrossEntropy(), sgd)),
+        ("density 0.80 is above 0.5", lambda: (network(0.8), CrossEntropy(), sgd)),
+        ("plain cross-entropy", lambda: (network(0.3), CrossEntropy(0.1), sgd)),
+        ("plain cross-entropy", lambda: (network(0.3), nn.functional.cross_entropy, sgd)),
+        ("Adam", lambda: (network(0.3), mse, lambda m: torch.optim.Adam(m.parameters()))),
+        ("not all float32", lambda: (network(0.3).double(), CrossEntropy(), sgd)),
+        ("SparseConv2d", lambda: (sparsify(models.build("lenet-5"), density=0.1), CrossEntropy(), sgd)),
     ],
 )
 def test_the_ordinary_step_is_taken_elsewhere(why: str, make: Callable[[], Any]) -> None:
     model, loss, optimizer = make()
-    assert not is_compiled(model, loss, optimizer(model)), why
+    step = make_step(model, loss, optimizer(model))
+    assert str(step) == f"ordinary: {step.why_ordinary}"
+    assert why in str(step)
+
+
+@needs_kernels
+def test_another_backend_turns_it_off_and_is_named() -> None:
+    model = network(0.3)
+    with kernels.use("auto", backend="csr"):
+        assert "through csr" in str(make_step(model, CrossEntropy(), sgd(model)))
+
+
+def test_missing_kernels_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network(0.3)
+    for backend in backends.BACKENDS.values():
+        monkeypatch.setattr(backend, "available", lambda: False)
+    monkeypatch.setattr(native, "available", lambda: False)
+    assert "compiled kernels are not installed" in str(make_step(model, CrossEntropy(), sgd(model)))
 
 
 @needs_kernels

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
 from regraft import doctor
 from regraft.cli.common import console, json_option, table, write_json
+
+DENSE = "not compiled: dense computation"
+BACKENDS = {"native": "compiled", "numba": "numba's loops", "csr": "torch's CSR products"}
 
 
 @click.command()
@@ -24,18 +28,22 @@ def command(json_path: str | None) -> None:
     facts.columns[1].justify = "left"
     for name, value in {**report["versions"], **report["machine"]}.items():
         facts.add_row(name.replace("_", " "), str(value))
-    for name in ("linear", "conv"):
-        kernel = report["kernels"][name]
-        facts.add_row(
-            f"{name} kernels",
-            f"compiled, {kernel['isa']}" if kernel["compiled"] else "not compiled: dense computation",
-        )
-    facts.add_row("figures agree", "yes" if report["kernels"]["linear"]["agrees"] else "NO")
+    linear, conv = report["kernels"]["linear"], report["kernels"]["conv"]
+    facts.add_row("linear kernels", _describe(linear))
+    facts.add_row("conv kernels", f"compiled, {conv['isa']}" if conv["compiled"] else DENSE)
+    facts.add_row("figures agree", "yes" if linear["agrees"] else "NO")
     for name, there in report["extras"].items():
         facts.add_row(f"extra {name}", "installed" if there else "not installed")
     screen.print(facts)
     for sentence in report["advice"]:
         screen.print(f"- {sentence}", markup=False)
-    if not report["kernels"]["linear"]["agrees"]:
+    if not linear["agrees"]:
         click.echo("regraft: the sparse kernels disagree with the dense product; please report it", err=True)
         sys.exit(1)
+
+
+def _describe(linear: dict[str, Any]) -> str:
+    if linear["backend"] is None:
+        return DENSE
+    parts = (BACKENDS[linear["backend"]], linear["isa"], f"threads: {linear['threads']}")
+    return ", ".join(part for part in parts if part)

@@ -87,6 +87,7 @@ def command(
         provenance |= starting.provenance(start, provenance["options"])
     checkpoint.save(trained.model.cpu(), out, provenance=provenance)
     screen.print(history_table(trained.history))
+    screen.print(f"training step: {trained.history.step}", soft_wrap=True)
     if trained.history.stopped:
         screen.print(f"stopped early: {trained.history.stopped}")
     final = trained.history.final
@@ -98,7 +99,7 @@ def command(
     write_json(json_path, {
         "command": "train", "out": str(out), "bytes_on_disk": out.stat().st_size, **provenance,
         "network": measure.inspect(trained.model, data.input_shape), "history": trained.history.epochs,
-        "versions": files.versions(),
+        "step": trained.history.step, "versions": files.versions(),
     })  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from regraft.kernels import layout
 from regraft.kernels.convolution import conv
-from regraft.kernels.dispatch import current, linear, use
+from regraft.kernels.dispatch import backend, current, linear, use
 from regraft.kernels.native import get_threads, isa, set_threads
 
-__all__ = ["conv", "current", "get_threads", "isa", "layout", "linear", "set_threads", "use"]
+__all__ = ["backend", "conv", "current", "get_threads", "isa", "layout", "linear", "set_threads", "use"]

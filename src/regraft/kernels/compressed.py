@@ -1,4 +1,4 @@
-"""The compressed computation of a linear layer: compiled kernels under autograd."""
+"""The compressed computation of a linear layer: a product over the active connections, under autograd."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regraft.kernels import native
+from regraft.kernels import backends
 from regraft.kernels.plan import Plan
 from regraft.weight import SparseWeight
 
@@ -19,61 +19,28 @@ def is_feature_major(x: Tensor) -> bool:
     return x.stride(0) == 1 and x.stride(1) != 1
 
 
-def _empty(x: Tensor, features: int, feature_major: bool) -> Tensor:
-    batch = x.shape[0]
-    return x.new_empty((features, batch)).t() if feature_major else x.new_empty((batch, features))
-
-
-def forward(
-    x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, feature_major: bool | None = None
-) -> Tensor:
-    """x [batch, in] (any strides) -> y [batch, out], feature-major or batch-major; default: as ``x`` is."""
-    y = _empty(x, plan.rows, is_feature_major(x) if feature_major is None else feature_major)
-    native.module().forward(
-        native.is_float64(x.dtype), plan.rows, plan.cols, plan.nnz, plan.at[0], plan.at[1], x.shape[0], 0,
-        values.data_ptr(), 0 if bias is None else bias.data_ptr(),
-        x.data_ptr(), *x.stride(), y.data_ptr(), *y.stride(),
-    )  # fmt: skip
-    return y
-
-
-def backward(
-    x: Tensor, values: Tensor, dy: Tensor, plan: Plan, want: tuple[bool, bool, bool]
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of input [batch, in], values [nnz] and bias [out], where wanted; each row of ``dy`` is
-    read once for the first two."""
-    batch = x.shape[0]
-    dx = _empty(x, plan.cols, is_feature_major(x)) if want[0] else None
-    dvalues = x.new_empty(plan.nnz) if want[1] else None
-    dbias = x.new_empty(plan.rows) if want[2] else None
-    native.module().backward(
-        native.is_float64(x.dtype), plan.rows, plan.cols, plan.nnz, plan.panels, *plan.at[2:], batch, 0,
-        values.data_ptr(), x.data_ptr(), *x.stride(), dy.data_ptr(), *dy.stride(),
-        0 if dx is None else dx.data_ptr(), *((1, 1) if dx is None else dx.stride()),
-        0 if dvalues is None else dvalues.data_ptr(), 0 if dbias is None else dbias.data_ptr(),
-    )  # fmt: skip
-    return dx, dvalues, dbias
-
-
 class _Linear(torch.autograd.Function):
     """x [batch, in], values [nnz], bias [out] or None -> x W^T + b [batch, out]."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, feature_major: bool | None
-    ) -> Tensor:
+        ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, feature_major: bool | None,
+        backend: str,
+    ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(x, values)
-        ctx.plan = plan
-        return forward(x, values, bias, plan, feature_major)
+        ctx.plan, ctx.backend = plan, backends.BACKENDS[backend]
+        as_wanted = is_feature_major(x) if feature_major is None else feature_major
+        y: Tensor = ctx.backend.forward(x, values, bias, plan, as_wanted)
+        return y
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
-        (dy,) = grads
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        dy = grads[0].resolve_neg()  # its address must say all about it
         x, values = ctx.saved_tensors
         want = tuple(ctx.needs_input_grad[:3])
         if torch.is_grad_enabled() or dy.device.type != "cpu" or dy.dtype != x.dtype:
-            return *_differentiable(x, values, dy, ctx.plan, want), None, None
-        return *backward(x, values, dy, ctx.plan, want), None, None
+            return *_differentiable(x, values, dy, ctx.plan, want), None, None, None
+        return *ctx.backend.backward(x, values, dy, ctx.plan, want, is_feature_major(x)), None, None, None
 
 
 def _differentiable(
@@ -90,15 +57,22 @@ def _differentiable(
 
 
 def linear(
-    x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, feature_major: bool | None = None
+    x: Tensor,
+    values: Tensor,
+    bias: Tensor | None,
+    plan: Plan,
+    feature_major: bool | None = None,
+    backend: str | None = None,
 ) -> Tensor:
-    """x [..., in] -> x W^T + b [..., out] through the compiled kernels; differentiable any number of times.
+    """x [..., in] -> x W^T + b [..., out] over the active connections; differentiable any number of times.
 
     ``x``, ``values`` and ``bias`` are of one type, float32 or float64, on the CPU. A result of two dimensions
-    is laid out feature-major or batch-major; default: as ``x`` is.
+    is laid out feature-major or batch-major; default: as ``x`` is. ``backend`` is one that is installed;
+    default: the one in use.
     """
+    chosen = backend or backends.current()
     flat = x if x.ndim == 2 else x.reshape(-1, plan.cols)
-    y: Tensor = _Linear.apply(flat, values, bias, plan, feature_major)  # type: ignore[no-untyped-call]
+    y: Tensor = _Linear.apply(flat, values, bias, plan, feature_major, chosen)  # type: ignore[no-untyped-call]
     return y if x.ndim == 2 else y.reshape(*x.shape[:-1], plan.rows)
 
 

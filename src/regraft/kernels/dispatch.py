@@ -1,9 +1,13 @@
 """The one place that decides how a sparse layer computes.
 
-``"compressed"`` walks the active connections, ``"materialised"`` scatters them into the dense weight for one
-call. ``"auto"`` takes the compressed way where it was measured to be faster and falls back to the
-materialised one wherever only that is right: other devices and types, autocast, ``torch.func``,
-``torch.compile`` and tracing, forward-mode differentiation.
+``"compressed"`` walks the active connections (by compiled C, else numba's loops, else torch's CSR: see
+:mod:`regraft.kernels.backends`), ``"materialised"`` scatters them into the dense weight for one call.
+``"auto"`` takes the compressed way where it was measured to be faster and falls back to the materialised one
+wherever only that is right: other devices and types, autocast, ``torch.func``, ``torch.compile`` and tracing,
+forward-mode differentiation.
+
+A connection that does not exist passes nothing on, not even NaN or infinity; a materialised or dense layer
+multiplies them by zero, which is NaN.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from regraft.errors import unknown
-from regraft.kernels import compressed, layout, materialised, native, plan
+from regraft.kernels import backends, compressed, layout, materialised, plan
 from regraft.weight import SparseWeight
 
 MODES = ("auto", "compressed", "materialised")
@@ -41,6 +45,9 @@ class use:  # noqa: N801 - a function that can also be used in a with statement
     Args:
         mode: ``"auto"`` (default), ``"compressed"`` wherever that is possible, or ``"materialised"``. The
             environment variable ``REGRAFT_KERNEL`` sets the mode at start.
+        backend: what computes the products of the compressed way in linear layers: ``"native"`` (compiled
+            C), ``"numba"`` or ``"csr"`` (torch's own CSR tensors). The default leaves it as it is: at first
+            the environment variable ``REGRAFT_BACKEND``, else the first of these that is installed.
 
     >>> with use("materialised"):
     ...     current()
@@ -49,13 +56,14 @@ class use:  # noqa: N801 - a function that can also be used in a with statement
     'auto'
 
     Raises:
-        InputError: an unknown mode.
+        InputError: an unknown mode, or a backend that is unknown or not installed.
     """
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: str, *, backend: str | None = None) -> None:
         global _mode
-        self._before = _mode
-        _mode = _checked(mode)
+        mode = _checked(mode)
+        self._before, self._backend = _mode, None if backend is None else [backends.force(backend)]
+        _mode = mode
 
     def __enter__(self) -> Self:
         return self
@@ -65,6 +73,8 @@ class use:  # noqa: N801 - a function that can also be used in a with statement
     ) -> None:
         global _mode
         _mode = self._before
+        if self._backend is not None:
+            backends.force(self._backend[0])
 
 
 def current() -> str:
@@ -72,14 +82,25 @@ def current() -> str:
     return _mode
 
 
+def backend() -> str | None:
+    """What computes sparse linear layers: ``"native"``, ``"numba"`` or ``"csr"``; None where none of them is
+    installed and every layer is materialised."""
+    return backends.current()
+
+
 # Measured with forward and backward of layers from 100x100 to 4000x4000 at batches of 1 to 512
-# (benchmarks/kernels_crossover.py): the compressed way wins below these densities.
-CROSSOVER, CROSSOVER_FEW = 0.6, 0.4
+# (benchmarks/kernels_crossover.py): the compressed way wins below these densities, the second one at batches
+# of one or two.
+CROSSOVER = {"native": (0.6, 0.4), "numba": (0.4, 0.3), "csr": (0.1, 0.1)}
 
 
 def faster_compressed(weight: SparseWeight, batch: int) -> bool:
     """Whether the compressed way is the faster one for a linear layer, by the measured crossovers."""
-    return weight.nnz < (CROSSOVER if batch > 2 else CROSSOVER_FEW) * weight.size
+    name = backends.current()
+    if name is None:
+        return False
+    many, few = CROSSOVER[name]
+    return weight.nnz < (many if batch > 2 else few) * weight.size
 
 
 def linear(x: Tensor, weight: SparseWeight, bias: Tensor | None) -> Tensor:
@@ -104,7 +125,8 @@ def _fits(x: Tensor, values: Tensor, weight: SparseWeight, bias: Tensor | None) 
     """Whether the compressed kernels may see these very tensors."""
     rows, cols = weight.shape
     return (
-        ordinary(x, values, weight, bias)
+        backends.current() is not None
+        and ordinary(x, values, weight, bias)
         and x.ndim >= 1
         and x.shape[-1] == cols
         and rows > 0
@@ -113,9 +135,9 @@ def _fits(x: Tensor, values: Tensor, weight: SparseWeight, bias: Tensor | None) 
 
 
 def ordinary(x: Tensor, values: Tensor, weight: SparseWeight, bias: Tensor | None) -> bool:
-    """Whether compiled kernels may compute at all: they are there and wanted, the tensors are ordinary ones
-    of one type that fit each other, and nothing else watches or changes torch's operations here."""
-    if _mode == "materialised" or not native.available() or not _plain(values, values.dtype):
+    """Whether kernels may compute at all: they are wanted, the tensors are ordinary ones of one type that
+    fit each other, and nothing else watches or changes torch's operations here."""
+    if _mode == "materialised" or not _plain(values, values.dtype):
         return False
     if not _plain(x, values.dtype) or not (bias is None or _plain(bias, values.dtype)):
         return False
@@ -140,5 +162,6 @@ def _plain(tensor: Tensor, dtype: torch.dtype) -> bool:
         and tensor.device.type == "cpu"
         and tensor.layout == torch.strided
         and not tensor.is_neg()
+        and not tensor._is_zerotensor()
         and not _is_functorch(tensor)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -69,9 +70,32 @@ class Plan:
         """Place of each entry of column order among the values, int32 [nnz]."""
         return self.parts[4]
 
+    @cached_property
+    def rowptr32(self) -> Tensor:
+        """Where each row starts, int32 [rows + 1]."""
+        return self.rowptr.int()
+
+    @cached_property
+    def by_column(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The walk by columns without panels, all int32: where each column starts [cols + 1], row of each
+        entry [nnz], its place in the order of values [nnz]."""
+        if self.panels == 1:
+            return self.colptr.int(), self.row, self.perm
+        sizes = ((self.cols + 1, torch.int64), (self.nnz, torch.int32), (self.nnz, torch.int32))
+        colptr, row, perm = (torch.empty(n, dtype=dtype) for n, dtype in sizes)
+        unused = torch.empty_like(self.rowptr), torch.empty_like(self.col)
+        _build_in_torch(self.source, self.rows, self.cols, 1, (*unused, colptr, row, perm))
+        return colptr.int(), row, perm
+
     def fits(self, index: Tensor) -> bool:
         """Whether the plan still describes ``index``: the same tensor, not written to since."""
         return self.source is index and self.version == index._version
+
+
+def empty(x: Tensor, features: int, feature_major: bool) -> Tensor:
+    """Room for activations [batch, features] of the batch and the type of ``x``, laid out as asked for."""
+    batch = x.shape[0]
+    return x.new_empty((features, batch)).t() if feature_major else x.new_empty((batch, features))
 
 
 def build(index: Tensor, rows: int, cols: int) -> Plan:

@@ -136,7 +136,7 @@ def state_of(run: Run) -> dict[str, Any]:
         "step": run.step,
         "losses": run.losses,
         "figures": run.figures,
-        "history": {"epochs": run.history.epochs, "stopped": run.history.stopped},
+        "history": {"epochs": run.history.epochs, "stopped": run.history.stopped, "step": run.history.step},
     }
 
 
@@ -247,7 +247,8 @@ def _take_over(run: Run, state: Mapping[str, Any]) -> None:
     # torch's schedules warn where no step of this optimizer object came before theirs
     run.optimizer._opt_called = run.step > 0  # type: ignore[attr-defined]
     run.figures = dict(state["figures"])
-    run.history = History(list(state["history"]["epochs"]), state["history"]["stopped"])
+    history = state["history"]
+    run.history = History(list(history["epochs"]), history["stopped"], history.get("step"))
     torch.set_rng_state(state["random"]["cpu"])
     if state["random"]["cuda"] is not None and run.device.type == "cuda":
         torch.cuda.set_rng_state(state["random"]["cuda"], run.device)

@@ -49,8 +49,8 @@ def fit(
     Each step takes a batch, updates the model, lets ``evolver`` change the topology where it is due, and
     calls the callbacks; each epoch ends with the schedule's step and an evaluation on the test samples (and
     the validation samples, if any). The same arguments give the same weights, bit for bit, on one machine.
-    Sparse MLPs that SGD trains on the CPU take a compiled step (see ``train.step``), which leaves no
-    gradients.
+    Sparse MLPs that SGD trains on the CPU take a fused step (see ``train.step``), which leaves no gradients;
+    ``history.step`` says which step was taken and why.
 
     Args:
         epochs: passes over the training samples, 1 or more.
@@ -163,6 +163,7 @@ def _epoch(run: Run, scheduler_every: str) -> None:
 
 def _steps(run: Run, scheduler_every: str) -> None:
     step = make_step(run.model, run.loss, run.optimizer)
+    run.history.step = str(step)
     # on a CPU a look at the loss costs nothing
     check_every = 1 if run.device.type == "cpu" else CHECK_EVERY
     per_step = run.scheduler if scheduler_every == "step" else None

@@ -26,10 +26,12 @@ class History:
             [0, 1] (and ``validation_...`` where the data has such a split), ``lr``, ``seconds`` spent
             training and ``evaluate_seconds``, and what callbacks add: ``rate``, ``dropped`` and ``grown``.
         stopped: why training ended before its last epoch, or None.
+        step: ``"fused"``, or ``"ordinary: "`` and why; None before the first step.
     """
 
     epochs: list[dict[str, float]] = field(default_factory=list)
     stopped: str | None = None
+    step: str | None = None
 
     @property
     def final(self) -> dict[str, float]:

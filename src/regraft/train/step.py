@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regraft.kernels import fused
+from regraft.kernels import backends, fused
 from regraft.layers import SparseLayer
 from regraft.losses import CrossEntropy, mse
 from regraft.probe import Loss
@@ -18,23 +20,85 @@ from regraft.weight import SparseWeight
 MOST_DENSITY = 0.5
 """Density up to which the compiled step was measured to be faster than the ordinary one."""
 
-Step = Callable[[Tensor, Tensor], Tensor]
-"""``(x, y) -> loss``: forward, backward and update on one batch; the loss is a detached scalar."""
+Call = Callable[[Tensor, Tensor], Tensor]
 
 
-def make_step(model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer) -> Step:
+class Watcher(Protocol):
+    """Something that wants to see the gradients of some steps, such as ``Evolve``."""
+
+    @property
+    def watching(self) -> bool: ...
+
+    def watch(self) -> AbstractContextManager[None]: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """``(x, y) -> loss``: forward, backward and update on one batch; the loss is a detached scalar.
+
+    Attributes:
+        call: what does it.
+        why_ordinary: why it is not the fused step; None where it is.
+
+    >>> str(Step(lambda x, y: y, "no layer is sparse"))
+    'ordinary: no layer is sparse'
+    """
+
+    call: Call
+    why_ordinary: str | None = None
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.call(x, y)
+
+    def __str__(self) -> str:
+        return "fused" if self.why_ordinary is None else f"ordinary: {self.why_ordinary}"
+
+
+def make_step(
+    model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, evolver: Watcher | None = None
+) -> Step:
     """The step for this model, loss and optimizer.
 
-    A plain sparse MLP that SGD trains on the CPU takes the compiled step, which does all in one call: the
-    same numbers up to rounding, other dropout masks, and no gradients left behind.
-    ``kernels.use("materialised")`` turns it off.
-    """
-    compiled = _compiled(model, loss, optimizer)
-    if compiled is not None:
-        return compiled
-    if isinstance(optimizer, torch.optim.LBFGS):
-        return _with_closure(model, loss, optimizer)
+    A plain sparse MLP that SGD trains on the CPU takes the fused step, which does all in one call of compiled
+    code: the same numbers up to rounding, other dropout masks, and no gradients left behind. The text of any
+    other step says why it is another one. ``kernels.use("materialised")`` turns the fused one off.
 
+    Args:
+        evolver: where it wants to see the gradients of the coming step, that step is an ordinary one.
+    """
+    reason = why_ordinary(model, loss, optimizer)
+    closes = isinstance(optimizer, torch.optim.LBFGS)
+    usual = (_with_closure if closes else _ordinary)(model, loss, optimizer)
+    call = usual if reason is not None else _fused(model, loss, optimizer)
+    return Step(call if evolver is None else _watched(call, usual, evolver), reason)
+
+
+def _watched(call: Call, usual: Call, evolver: Watcher) -> Call:
+    """The ordinary step where the evolver wants to see its gradients."""
+
+    def step(x: Tensor, y: Tensor) -> Tensor:
+        if not evolver.watching:
+            return call(x, y)
+        with evolver.watch():
+            return usual(x, y)
+
+    return step
+
+
+def why_ordinary(model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer) -> str | None:
+    """Why the fused step cannot be taken or was measured to be slower; None where it is taken."""
+    same = _torch_loss(loss)
+    if same is None:
+        return "the fused step knows plain cross-entropy and mean squared error only"
+    backend = backends.current()
+    return _too_dense(model) or (
+        f"linear layers compute through {backend}"
+        if backend not in ("native", None)
+        else fused.why_not(model, same, optimizer)
+    )
+
+
+def _ordinary(model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer) -> Call:
     def step(x: Tensor, y: Tensor) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
         value = loss(model(x), y)
@@ -45,12 +109,8 @@ def make_step(model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer) ->
     return step
 
 
-def _compiled(model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer) -> Step | None:
-    """The compiled step where it can be taken and was measured to be faster, else None."""
-    same = _torch_loss(loss)
-    if same is None or not _sparse_enough(model) or fused.why_not(model, same, optimizer) is not None:
-        return None
-    compiled = fused.FusedMLP(model, same, optimizer)
+def _fused(model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer) -> Call:
+    compiled = fused.FusedMLP(model, cast(nn.Module, _torch_loss(loss)), optimizer)
     layers = [m for m in model.modules() if isinstance(m, SparseLayer | nn.Linear)]
     outputs = cast(Tensor, layers[-1].weight).shape[0]
 
@@ -72,15 +132,19 @@ def _torch_loss(loss: Loss) -> nn.Module | None:
     return loss if isinstance(loss, nn.CrossEntropyLoss) else None
 
 
-def _sparse_enough(model: nn.Module) -> bool:
+def _too_dense(model: nn.Module) -> str | None:
+    """Why the fused step would not be faster, if so."""
     weights = [m for m in model.modules() if isinstance(m, SparseWeight)]
+    if not weights:
+        return "no layer is sparse"
+    if any(p.dtype != torch.float32 for p in model.parameters()):
+        return "the parameters are not all float32"
     dense = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
-    nnz, size = sum(w.nnz for w in weights), sum(w.size for w in weights)
-    single = all(p.dtype == torch.float32 for p in model.parameters())
-    return bool(weights) and single and nnz + dense <= MOST_DENSITY * (size + dense)
+    density = (sum(w.nnz for w in weights) + dense) / max(1, sum(w.size for w in weights) + dense)
+    return f"the density {density:.2f} is above {MOST_DENSITY:g}" if density > MOST_DENSITY else None
 
 
-def _with_closure(model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer) -> Step:
+def _with_closure(model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer) -> Call:
     """For optimizers that evaluate the loss several times in a step."""
 
     def step(x: Tensor, y: Tensor) -> Tensor:

@@ -1,0 +1,61 @@
+"""Products of a sparse matrix by torch's own CSR tensors, where neither compiled kernels nor numba are."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from regraft.kernels.plan import Plan
+
+BETA = "Sparse CSR tensor support is in beta state"
+
+
+@cache
+def available() -> bool:
+    """Whether this torch multiplies CSR tensors on the CPU: it does with Intel's MKL."""
+    return torch.backends.mkl.is_available()
+
+
+@cache
+def _warned() -> bool:
+    """Let torch say once, unheard, that its CSR tensors are in beta state."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=BETA, category=UserWarning)
+        _matrix(torch.tensor([0, 1]), torch.tensor([0]), torch.ones(1), (1, 1))
+    return True
+
+
+def _matrix(rowptr: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    # the parts come from a plan: nothing is left to check
+    return torch.sparse_csr_tensor(rowptr, col, values, shape, check_invariants=False)
+
+
+def forward(x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, feature_major: bool) -> Tensor:
+    """x [batch, in] (any strides) -> y [batch, out], feature-major or batch-major."""
+    _warned()
+    w = _matrix(plan.rowptr32, plan.col, values.detach(), (plan.rows, plan.cols))
+    y = (w @ x.detach().t().contiguous()).t()
+    if bias is not None:
+        y = y + bias.detach()
+    return y if feature_major else y.contiguous()
+
+
+def backward(
+    x: Tensor, values: Tensor, dy: Tensor, plan: Plan, want: tuple[bool, bool, bool], feature_major: bool
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of input [batch, in], values [nnz] and bias [out], where wanted."""
+    _warned()
+    dx = dvalues = None
+    if want[0]:
+        colptr, row, perm = plan.by_column
+        w = _matrix(colptr, row, values[perm], (plan.cols, plan.rows))
+        dx = (w @ dy.t().contiguous()).t()
+        dx = dx if feature_major else dx.contiguous()
+    if want[1]:
+        pattern = _matrix(plan.rowptr32, plan.col, torch.zeros_like(values), (plan.rows, plan.cols))
+        product = torch.sparse.sampled_addmm(pattern, dy.t().contiguous(), x.contiguous(), beta=0.0)
+        dvalues = product.values()
+    return dx, dvalues, dy.sum(0) if want[2] else None
