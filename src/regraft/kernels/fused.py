@@ -1,8 +1,8 @@
 """A whole step of training of a plain sparse MLP in one call of the compiled kernels.
 
-Forward, loss, backward and SGD with momentum; no gradient is stored. It works on the very values, biases
-and momentum buffers of the model and its ``torch.optim.SGD``, so that one may change between this and the
-ordinary way from one step to the next.
+Forward, loss, backward and SGD with momentum; gradients of two layers at most are in memory at a time. It
+works on the very values, biases and momentum buffers of the model and its ``torch.optim.SGD``, so that one
+may change between this and the ordinary way from one step to the next.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ typedef struct {
     mlp_layer_t *layers;
     matrix_t x, target; /* target: int64 classes, or numbers [batch, out] */
     void *input;        /* packed x */
-    void *gradients;    /* partial gradients of one layer, when there are several tiles */
+    void *gradients[2]; /* of the values of one layer and of the next */
     double *losses;     /* one for each lane of the batch */
     double result;
 } mlp_t;

@@ -1,40 +1,34 @@
-/* What a fused step adds to the walk over columns: the update of each value where its gradient is complete,
- * and the derivative of the activation before it. Included by tile.h, inside the same definitions. */
+/* What a fused step adds to the walk over columns: the derivative of the activation before it; and the update
+ * of the values once all their gradients are there. Included by tile.h, inside the same definitions. */
 
 typedef struct NAME(fused) {
-    int last_tile, last_panel;
-    T *gradients;        /* in column order; for batches of several tiles */
-    T *values, *momentum;
-    T rate, beta, decay;
-    int nesterov;
-    int act;             /* of the layer before, with its dropout */
+    int last_panel;
+    int act; /* of the layer before, with its dropout */
     double drop;
     uint64_t seed;
-    int64_t b0;          /* first element of the tile */
+    int64_t b0; /* first element of the tile */
 } NAME(fused_t);
 
-/* The part of `count` values (at most 4) in SGD, the entries k, k + 1, ... of column order at the places j: v
- * and m are their values and momenta, g their gradients from this tile. */
-INLINE void NAME(learn)(const NAME(fused_t) * f, int first_tile, int64_t k, const int32_t *j, int count, quad v,
-                        quad m, quad g) {
-    if (!first_tile || !f->last_tile) {
-#pragma GCC unroll 4
-        for (int u = 0; u < count; u++) {
-            if (!first_tile) g[u] += f->gradients[k + u];
-            f->gradients[k + u] = g[u];
+/* SGD for the values [from, to), front to back: updating each where its gradient is complete, in column order,
+ * would write to scattered places of two arrays instead of one. */
+static void NAME(learn)(const sgd_t *s, const T *restrict gradient, int64_t from, int64_t to) {
+    T *restrict value = s->value, *restrict momentum = s->momentum;
+    const T rate = s->rate, beta = s->beta, decay = s->decay;
+    if (!momentum) {
+        for (int64_t j = from; j < to; j++) value[j] -= rate * (gradient[j] + decay * value[j]);
+    } else if (s->nesterov) {
+        for (int64_t j = from; j < to; j++) {
+            T g = gradient[j] + decay * value[j], m = beta * momentum[j] + g;
+            momentum[j] = m;
+            value[j] -= rate * (g + beta * m);
         }
-        if (!f->last_tile) return;
+    } else {
+        for (int64_t j = from; j < to; j++) {
+            T m = beta * momentum[j] + (gradient[j] + decay * value[j]);
+            momentum[j] = m;
+            value[j] -= rate * m;
+        }
     }
-    g += f->decay * v;
-    m = f->beta * m + g;
-    if (f->momentum) {
-#pragma GCC unroll 4
-        for (int u = 0; u < count; u++) f->momentum[j[u]] = m[u];
-    }
-    if (f->nesterov) m = g + f->beta * m;
-    v -= f->rate * m;
-#pragma GCC unroll 4
-    for (int u = 0; u < count; u++) f->values[j[u]] = v[u];
 }
 
 /* ---- dropout: whether an element is kept depends on (seed, feature, sample) alone ---------------------- */

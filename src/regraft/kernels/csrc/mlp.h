@@ -1,4 +1,4 @@
-/* One step of training a plain MLP in one region: forward, loss, backward and SGD, no gradient stored.
+/* One step of training a plain MLP in one region: forward, loss, backward and SGD; gradients of two layers at most.
  * Included by tile.h, inside the same definitions. */
 
 /* ---- losses: packed outputs z become their gradient ----------------------------------------------------- */
@@ -98,9 +98,15 @@ static void NAME(learn_bias)(const mlp_t *job, const mlp_layer_t *layer, int64_t
     }
 }
 
-/* Values of `layer` learn; the gradient before the activation of `below` (NULL: the input) is left there. */
+static void NAME(step_learn)(const mlp_t *job, int l, int tid, int team) {
+    const mlp_layer_t *layer = &job->layers[l];
+    NAME(learn)(&layer->weight, job->gradients[l % 2], part(layer->plan.nnz, tid, team),
+                part(layer->plan.nnz, tid + 1, team));
+}
+
+/* Gradients of the values of `layer`; the one before the activation of `below` (NULL: the input) is left there. */
 static void NAME(step_backward)(const mlp_t *job, const mlp_layer_t *layer, const mlp_layer_t *below,
-                                const T *x, int tid, int team) {
+                                const T *x, T *dvalues, int tid, int team) {
     const plan_t *p = &layer->plan;
     int64_t nvec = vectors(job->batch, L), steps = p->panels * job->tiles;
     int64_t c0 = split(p->colptr, p->cols, p->panels, tid, team);
@@ -110,15 +116,7 @@ static void NAME(step_backward)(const mlp_t *job, const mlp_layer_t *layer, cons
         int64_t panel = step / job->tiles, t = step % job->tiles;
         int64_t v0 = part(nvec, t, job->tiles), v1 = part(nvec, t + 1, job->tiles), w = (v1 - v0) * L;
         const NAME(fused_t) f = {
-            .last_tile = t == job->tiles - 1,
             .last_panel = panel == p->panels - 1,
-            .gradients = job->gradients,
-            .values = layer->weight.value,
-            .momentum = layer->weight.momentum,
-            .rate = layer->weight.rate,
-            .beta = layer->weight.beta,
-            .decay = layer->weight.decay,
-            .nesterov = layer->weight.nesterov,
             .act = below ? below->act : ACT_NONE,
             .drop = below ? below->drop : 0,
             .seed = below ? below->seed : 0,
@@ -134,12 +132,13 @@ static void NAME(step_backward)(const mlp_t *job, const mlp_layer_t *layer, cons
             .x_stride = w,
             .dy = (const T *)layer->dout + NAME(place)(p->rows, 0, v0, v1),
             .dx = below ? (T *)below->dout + NAME(place)(p->cols, 0, v0, v1) : NULL,
+            .dvalues = dvalues,
             .dx_stride = w,
             .n = w,
             .dx_n = w,
             .first_tile = t == 0,
             .first_panel = panel == 0,
-            .fused = &f,
+            .fused = below ? &f : NULL,
         };
         NAME(backward_tile)(v1 - v0, &a, c0, c1);
     }
@@ -160,9 +159,13 @@ static void NAME(step)(void *arg, int tid, int team, barrier_t *meet) {
     NAME(loss)(job, tid, team);
     for (int l = job->depth - 1; l >= 0; l--) {
         pool_meet(meet);
+        /* the other buffer of gradients is filled meanwhile */
+        if (l + 1 < job->depth) NAME(step_learn)(job, l + 1, tid, team);
         NAME(step_backward)(job, &job->layers[l], l ? &job->layers[l - 1] : NULL,
-                            l ? job->layers[l - 1].out : job->input, tid, team);
+                            l ? job->layers[l - 1].out : job->input, job->gradients[l % 2], tid, team);
     }
+    pool_meet(meet);
+    NAME(step_learn)(job, 0, tid, team);
     if (tid) return;
     job->result = 0;
     for (int64_t b = 0; b < job->batch; b++) job->result += job->losses[b] / job->batch;

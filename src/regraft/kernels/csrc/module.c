@@ -208,8 +208,9 @@ static size_t lay_out(mlp_t *job, char *base, int lanes, size_t element) {
     at += 2 * row * widest;
     job->losses = (double *)(base + at);
     at += (size_t)(vectors(job->batch, lanes) * lanes) * sizeof(double);
-    job->gradients = base + at;
-    return job->tiles > 1 ? at + most * element : at;
+    most = (most * element + 63) / 64 * 64;
+    for (int i = 0; i < 2; i++, at += most) job->gradients[i] = base + at;
+    return at;
 }
 
 static int classes_fit(const mlp_t *job) {

@@ -304,7 +304,7 @@ typedef struct {
     T *dx, *dvalues;
     int64_t x_stride, dx_stride, n, dx_n, entries; /* entries: 0 when values are near */
     int first_tile, first_panel; /* whether dvalues, dx are written or added to */
-    const struct NAME(fused) * fused;
+    const struct NAME(fused) * fused; /* NULL: leave dx as it is */
 } NAME(columns_t);
 
 #define AHEAD 32   /* entries between asking for a value and using it */
@@ -320,8 +320,7 @@ INLINE void NAME(backward_columns)(const int nv, const int want_dx, const int wa
     const int64_t w = nv * L;
     const int32_t *row = a->row, *perm = a->perm;
     const T *values = a->values;
-    /* a copy that no store can reach, so that it stays in registers */
-    const NAME(fused_t) f = fused ? *a->fused : (NAME(fused_t)){0};
+    T *dvalues = a->dvalues;
     const int first_tile = a->first_tile;
     for (int64_t c = c0; c < c1; c++) {
         vec x[WIDEST], dx[WIDEST];
@@ -338,16 +337,14 @@ INLINE void NAME(backward_columns)(const int nv, const int want_dx, const int wa
 #pragma GCC unroll 4
                 for (int u = 0; u < 4; u++) {
                     __builtin_prefetch(values + perm[k + AHEAD + u]);
-                    if (fused) __builtin_prefetch(f.momentum + perm[k + AHEAD + u], 1);
-                }
+                    }
             const vec *dy[4];
-            quad v, m = {0};
+            quad v;
             vec d[4];
 #pragma GCC unroll 4
             for (int u = 0; u < 4; u++) {
                 dy[u] = (const vec *)(a->dy + row[k + u] * w);
                 v[u] = values[perm[k + u]];
-                if (fused && f.momentum) m[u] = f.momentum[perm[k + u]];
                 d[u] = (vec){0};
             }
 #pragma GCC unroll 4
@@ -363,11 +360,8 @@ INLINE void NAME(backward_columns)(const int nv, const int want_dx, const int wa
             }
             if (want_dv) {
                 quad s = NAME(dots)(d[0], d[1], d[2], d[3]);
-                if (fused)
-                    NAME(learn)(&f, first_tile, k, perm + k, 4, v, m, s);
 #pragma GCC unroll 4
-                for (int u = 0; u < 4; u++)
-                    if (!fused) NAME(keep)(a->dvalues + perm[k + u], s[u], first_tile);
+                for (int u = 0; u < 4; u++) NAME(keep)(dvalues + perm[k + u], s[u], first_tile);
             }
         }
         for (; k < end; k++) {
@@ -380,26 +374,22 @@ INLINE void NAME(backward_columns)(const int nv, const int want_dx, const int wa
                 if (want_dv) d += e * x[i];
                 if (want_dx) dx[i] += v * e;
             }
-            if (fused)
-                NAME(learn)(&f, first_tile, k, perm + k, 1, (quad){v},
-                            (quad){f.momentum ? f.momentum[perm[k]] : 0}, (quad){NAME(total)(d)});
-            else if (want_dv)
-                NAME(keep)(a->dvalues + perm[k], NAME(total)(d), first_tile);
+            if (want_dv) NAME(keep)(dvalues + perm[k], NAME(total)(d), first_tile);
         }
-        if (fused && want_dx && f.last_panel) NAME(derive)(nv, dx, x, c, &f);
+        if (fused && a->fused->last_panel) NAME(derive)(nv, dx, x, c, a->fused);
         if (want_dx) NAME(store)(a->dx + c * a->dx_stride, dx, nv, a->dx_n);
     }
 }
 
 static void NAME(backward_tile)(int nv, const NAME(columns_t) * a, int64_t c0, int64_t c1) {
-    int kind = a->fused ? (a->dx ? 4 : 0) : (a->dx ? 1 : 0) + (a->dvalues ? 2 : 0);
-    switch (nv * 8 + kind) {
+    int kind = a->fused ? 0 : (a->dx ? 1 : 0) + (a->dvalues ? 2 : 0);
+    switch (nv * 4 + kind) {
 #define KIND(nv, kind, dx, dv, fused)                                                                         \
-    case nv * 8 + kind:                                                                                       \
+    case nv * 4 + kind:                                                                                       \
         NAME(backward_columns)(nv, dx, dv, fused, a, c0, c1);                                                 \
         return;
 #define CASE(nv)                                                                                              \
-    KIND(nv, 0, 0, 1, 1) KIND(nv, 1, 1, 0, 0) KIND(nv, 2, 0, 1, 0) KIND(nv, 3, 1, 1, 0) KIND(nv, 4, 1, 1, 1)
+    KIND(nv, 0, 1, 1, 1) KIND(nv, 1, 1, 0, 0) KIND(nv, 2, 0, 1, 0) KIND(nv, 3, 1, 1, 0)
         CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
 #undef CASE
 #undef KIND
