@@ -166,7 +166,7 @@ _OPTIONS = (
     click.option("--model", default=Recipe().model, metavar="NAME",
                  help="The network, as in train: mlp:SIZES, lenet-300-100, lenet-5, resnet-N, wrn-N-K."),
     click.option("--from", "start", type=click.Path(path_type=Path), default=None, metavar="FILE",
-                 help="Instead: this network, dense or sparse, trained or not."),
+                 help="Instead: this network, dense or sparse.  [default: a new one]"),
     click.option("--dropout", type=float, default=0.0, metavar="X",
                  help="Share of hidden units dropped in training, in [0, 1)."),
     _text("--activation", "relu", f"Between the layers: {_listed(ACTIVATIONS)}."),
