@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 from tests.search.cases import assert_sound, inputs, recall, some_excluded
@@ -22,6 +23,7 @@ from regraft.search import (
     Svd,
     by_name,
     compiled,
+    lsh,
 )
 
 # name: (search, the package it needs, least recall on an easy case)
@@ -164,3 +166,10 @@ def test_products_at_positions(monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(compiled, "_module", None)
             assert torch.allclose(compiled.products_at(query, index), wanted, atol=1e-4)
+
+
+def test_bits_are_counted_without_numpy_2_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = np.array([[0, 1], [2**64 - 1, 5]], np.uint64)
+    for _ in range(2):
+        assert lsh._ones(words).tolist() == [[0, 1], [64, 2]]
+        monkeypatch.delattr(np, "bitwise_count", raising=False)

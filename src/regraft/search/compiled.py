@@ -73,7 +73,7 @@ def _found(query: Query, above_zero: bool) -> Found:
 
 def _side(matrix: Tensor, norms: Tensor, query: Query) -> tuple[Tensor, ...]:
     """What the compiled code reads of a matrix, and the tensors that must live as long."""
-    norms, order = norms.sort(descending=query.metric != "l2", stable=True)
+    norms, order = norms.sort(descending=query.metric != "l2")
     where = [matrix.data_ptr(), matrix.shape[0], matrix.stride(0), matrix.stride(1)]
     return torch.tensor([*where, order.data_ptr(), norms.data_ptr()]), order, norms
 

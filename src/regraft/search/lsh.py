@@ -96,4 +96,7 @@ def _ones(words: NDArray[np.uint64]) -> NDArray[np.uint8]:
     if hasattr(np, "bitwise_count"):
         counted: NDArray[np.uint8] = np.bitwise_count(words)
         return counted
-    return np.unpackbits(words[..., None].view(np.uint8), axis=-1).sum(-1, dtype=np.uint8)
+    summed: NDArray[np.uint8] = np.unpackbits(words[..., None].view(np.uint8), axis=-1).sum(
+        -1, dtype=np.uint8
+    )
+    return summed

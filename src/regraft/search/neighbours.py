@@ -55,7 +55,7 @@ def by_neighbours(query: Query, nearest: Nearest, k_similar: float) -> Found:
     for start in range(0, rows.shape[0], step):
         queries = np.ascontiguousarray(rows[start : start + step])
         found = [_positions(nearest(queries * np.float32(sign), each), start, query.width) for sign in signs]
-        new = positions.difference(torch.cat(found).unique(), query.exclude.cpu())
+        new = positions.difference(_distinct(torch.cat(found)), query.exclude.cpu())
         index = torch.cat([index, new])
         more = products_at(query, new)
         products = torch.cat([products, more])
@@ -74,6 +74,11 @@ def by_neighbours(query: Query, nearest: Nearest, k_similar: float) -> Found:
 def _positions(neighbours: Integers, start: int, width: int) -> Tensor:
     row = np.arange(start, start + neighbours.shape[0], dtype=np.int64)[:, None]
     return torch.from_numpy((row * width + neighbours)[neighbours >= 0])
+
+
+def _distinct(index: Tensor) -> Tensor:
+    found: Tensor = torch.unique(index)
+    return found
 
 
 def keys_of(query: Query, index: Tensor, products: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -100,8 +101,12 @@ def door(rows: Tensor, columns: Tensor, k: int, exclude: Tensor | None, metric: 
     exclude = positions.check(exclude.to(rows.device), size, "exclude")
     _check_k(k, size, exclude.numel())
     rows, columns = rows.detach().float(), columns.detach().to(rows.device).float()
-    row_norms, column_norms = _norms(rows, "rows"), _norms(columns, "columns")
-    _check_range(row_norms, column_norms)
+    (row_norms, row), (column_norms, column) = _norms(rows, "rows"), _norms(columns, "columns")
+    if max(row, column) ** 2 > 1e37:
+        raise InputError(
+            f"rows of norm {row:.3g} and columns of norm {column:.3g} have products beyond float32: "
+            "scale them down"
+        )
     return Query(rows, columns, row_norms, column_norms, k, exclude, metric)
 
 
@@ -115,27 +120,19 @@ def _check_k(k: int, size: int, excluded: int) -> None:
         )
 
 
-def _check_range(row_norms: Tensor, column_norms: Tensor) -> None:
-    if row_norms.numel() == 0 or column_norms.numel() == 0:
-        return
-    row, column = float(row_norms.max()), float(column_norms.max())
-    if max(row, column, 1.0) ** 2 > 1e37:
-        raise InputError(
-            f"rows of norm {row:.3g} and columns of norm {column:.3g} have products beyond float32: "
-            "scale them down"
-        )
-
-
-def _norms(matrix: Tensor, name: str) -> Tensor:
-    """Euclidean norms of the rows; finite, or the matrix is refused."""
+def _norms(matrix: Tensor, name: str) -> tuple[Tensor, float]:
+    """Euclidean norms of the rows, and the largest; finite, or the matrix is refused."""
     norms: Tensor = torch.linalg.vector_norm(matrix, dim=1)
-    if not bool(norms.isfinite().all()):
+    if norms.numel() == 0:
+        return norms, 0.0
+    least, most = (float(norm) for norm in norms.aminmax())
+    if not math.isfinite(most):
         if not bool(matrix.isfinite().all()):
             raise InputError(
-                f"{name} hold NaN or infinite numbers: training diverged, lower the learning rate"
+                f"{name} hold NaN or infinite numbers: training diverged; lower the learning rate"
             )
         raise InputError(f"{name} have norms beyond float32: scale them down")
-    small = norms < 1e-16  # squares of such numbers are lost in float32
-    if bool(small.any()):
+    if least < 1e-16:  # squares of such numbers are lost in float32
+        small = norms < 1e-16
         norms[small] = torch.linalg.vector_norm(matrix[small], dim=1, dtype=torch.float64).float()
-    return norms
+    return norms, most
