@@ -8,8 +8,8 @@
 Sparse ReLU MLPs on Fashion-MNIST (scikit-learn's digits where it is missing), trained with SGD for a while:
 1k is 784-1000-1000-1000-10 at density 0.04, 4k is 784-4000-4000-10 at 0.01, 64k is 784-65536-65536-10 with
 10 connections for each unit of the second layer. The layer looked at is the first of hidden units on hidden
-units ("hidden") or the one on pixels ("input"). The baseline is what RigL does: the dense gradient, then the K
-largest of the inactive positions. Times are medians of interleaved rounds in one process; ratios to the
+units ("hidden") or the one on pixels ("input"). The baseline is what RigL does: the dense gradient, then the
+K largest of the inactive positions. Times are medians of interleaved rounds in one process; ratios to the
 baseline are taken round by round. Memory is the peak of a process above its input. Recall is the share of
 found products that reach the baseline's K-th, all computed in float64.
 """
@@ -32,18 +32,18 @@ from regraft import data, models, search, sparsify
 from regraft.errors import FileError
 from regraft.evolve import capture
 from regraft.layers import sparse_layers
-from regraft.search import Found, Search, walk
+from regraft.search import Found, Metric, Search, walk
 from regraft.search.protocol import Query, door
 from regraft.train import fit
 
-NETWORKS = {"1k": ("1000-1000-1000", 0.04), "4k": ("4000-4000", 0.01), "64k": ("65536-65536", 10 / 65536)}
+NETWORKS = {"1k": ("1000-1000-1000", 0.04), "4k": ("4000-4000", 0.01), "64k": ("65536-65536", None)}
 DENSE, BATCH = "dense", 128
 Layer = dict[str, Tensor]
 """``rows`` [out, batches * 128], ``columns`` [in, batches * 128], ``active`` positions."""
 
 
 def in_torch(
-    rows: Tensor, columns: Tensor, k: int, exclude: Tensor | None = None, *, metric: Any = "abs"
+    rows: Tensor, columns: Tensor, k: int, exclude: Tensor | None = None, *, metric: Metric = "abs"
 ) -> Found:
     """The exact search as it is without a compiler."""
     query: Query = door(rows, columns, k, exclude, metric)
@@ -76,7 +76,10 @@ def layers_of(network: str, steps: int, batches: int) -> dict[str, Layer]:
     inputs = samples.input_shape[0]
     model = models.build(f"mlp:{inputs}-{hidden}-10", device="meta")
     last = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)][-1]
-    sparsify(model, density, allocate="uniform", exclude=last, generator=g)
+    if density is None:
+        sparsify(model, epsilon=5, exclude=last, generator=g)
+    else:
+        sparsify(model, density, allocate="uniform", exclude=last, generator=g)
     for module in model.modules():
         if any(p.is_meta for p in module.parameters(recurse=False)):
             module.to_empty(device="cpu", recurse=False)
