@@ -16,7 +16,7 @@ BETA = "Sparse CSR tensor support is in beta state"
 @cache
 def available() -> bool:
     """Whether this torch multiplies CSR tensors on the CPU: it does with Intel's MKL."""
-    return torch.backends.mkl.is_available()
+    return bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]
 
 
 @cache

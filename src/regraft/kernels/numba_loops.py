@@ -24,7 +24,7 @@ Array = NDArray[Any]
 
 def _compiled(function: Callable[..., None]) -> Callable[..., None]:
     """``function`` in machine code, kept on disk where a folder can be written to."""
-    options = {"nogil": True, "fastmath": FAST, "boundscheck": False, "error_model": "numpy"}
+    options: dict[str, Any] = {"nogil": True, "fastmath": FAST, "boundscheck": False, "error_model": "numpy"}
     try:
         made: Callable[..., None] = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written
