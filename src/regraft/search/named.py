@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from regraft.errors import InputError, unknown
-from regraft.search.exact import exact
 from regraft.search.indexes import Faiss, Hnswlib, Nmslib
 from regraft.search.lsh import Lsh
+from regraft.search.norm_ordered import exact
 from regraft.search.protocol import Search
 from regraft.search.svd import Svd
 

@@ -14,7 +14,7 @@ from regraft import positions
 from regraft.errors import InputError
 from regraft.search.best import keep, ordered
 from regraft.search.compiled import products_at
-from regraft.search.exact import exact
+from regraft.search.norm_ordered import exact
 from regraft.search.protocol import Found, Query
 
 Floats = NDArray[np.float32]

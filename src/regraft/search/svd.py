@@ -10,8 +10,8 @@ from torch import Tensor
 from regraft.errors import InputError
 from regraft.search.best import keep, ordered
 from regraft.search.compiled import products_at
-from regraft.search.exact import exact
 from regraft.search.neighbours import keys_of
+from regraft.search.norm_ordered import exact
 from regraft.search.protocol import Found, Metric, Query, door
 
 
