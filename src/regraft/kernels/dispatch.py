@@ -88,10 +88,11 @@ def backend() -> str | None:
     return backends.current()
 
 
-# Measured with forward and backward of layers from 100x100 to 4000x4000 at batches of 1 to 512
-# (benchmarks/kernels_crossover.py): the compressed way wins below these densities, the second one at batches
-# of one or two.
-CROSSOVER = {"native": (0.6, 0.4), "numba": (0.4, 0.3), "csr": (0.1, 0.1)}
+# The compressed way wins below these densities, the second one at batches of one or two. Compiled kernels:
+# measured with forward and backward of layers from 100x100 to 4000x4000 at batches of 1 to 512
+# (benchmarks/kernels_crossover.py). The others: of one 1000x1000 layer at a batch of 100
+# (benchmarks/backends.py), and lowered at small batches as the compiled ones are. All on one thread.
+CROSSOVER = {"native": (0.6, 0.4), "numba": (0.35, 0.23), "csr": (0.25, 0.17)}
 
 
 def faster_compressed(weight: SparseWeight, batch: int) -> bool:
