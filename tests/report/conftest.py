@@ -106,6 +106,21 @@ def make_results() -> dict[str, Any]:
                 {"name": "merged, after", "densities": [0.163, 0.083, 0.426]},
             ],
         },
+        "histogram": {
+            "title": "Weights",
+            "caption": "Before and after training.",
+            "unit": "Weight",
+            "panels": [
+                {
+                    "name": layer,
+                    "sets": [
+                        {"name": n, "edges": [-1.0, 0.0, 1.0], "counts": [3, 5], "mean": 0.1, "std": 0.4}
+                        for n in ("initial", "final")
+                    ],
+                }
+                for layer in ("0.weight", "2.weight", "4.weight")
+            ],
+        },
         "tables": [
             {
                 "title": "Networks",

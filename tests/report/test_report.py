@@ -56,9 +56,9 @@ def outline(html: str) -> Outline:
 def test_every_part_is_on_the_page_with_words_and_data(html: str) -> None:
     page = outline(html)
     charts = [a for t, a in page.tags if t == "svg" and a.get("class") == "chart"]
-    assert len(charts) == 9  # curves, pattern, 2 accuracies, 2 losses, scatter, distances, densities
+    assert len(charts) == 10  # curves, pattern, 2 accuracies, 2 losses, scatter, distances, densities, values
     assert all(a["role"] == "img" and len(a["aria-label"] or "") > 30 for a in charts)
-    assert sum(t == "details" for t, _ in page.tags) == 9
+    assert sum(t == "details" for t, _ in page.tags) == 10
     for text in ("Four sparse networks with 10 %", "Best parent", "mlp:64-256-256-10", "Test images: 360."):
         assert text in page.text
     ids = [a["id"] for _, a in page.tags if "id" in a]
@@ -150,6 +150,17 @@ def test_text_is_escaped_everywhere() -> None:
         "distances": {"names": [NASTY], "nnstd": [[0]]},
         "pattern": {"shape": [1, 2], "networks": [{"name": NASTY, "counts": [1, 2]}]},
         "densities": {"layers": [NASTY], "networks": [{"name": NASTY, "densities": [0.5]}]},
+        "histogram": {
+            "title": NASTY,
+            "caption": NASTY,
+            "unit": NASTY,
+            "panels": [
+                {
+                    "name": NASTY,
+                    "sets": [{"name": NASTY, "edges": [0, 1], "counts": [1], "mean": 0, "std": 0}],
+                }
+            ],
+        },
         "tables": [{"title": NASTY, "columns": [NASTY], "rows": [[NASTY]], "note": NASTY}],
         "configuration": {NASTY: NASTY},
         "generated": NASTY,
@@ -160,7 +171,10 @@ def test_text_is_escaped_everywhere() -> None:
     assert page.text.count(NASTY) >= 15  # text nodes come back exactly as they were
 
 
-@pytest.mark.parametrize("part", ["curves", "grids", "points", "distances", "pattern", "densities", "tables"])
+PARTS = ["curves", "grids", "points", "distances", "pattern", "densities", "histogram", "tables"]
+
+
+@pytest.mark.parametrize("part", PARTS)
 def test_each_part_stands_alone(results: dict[str, Any], part: str) -> None:
     assert "<h2>" in report.render({part: results[part]})
 
@@ -209,6 +223,8 @@ BAD = [
     (["pattern", "networks", 0, "counts"], [1.0], "64 pixels but 1 counts"),
     (["pattern", "mean_image"], [1.0], "64 pixels but 1 values"),
     (["densities", "networks", 0, "densities"], [1.0], "3 layers but 1 densities"),
+    (["histogram", "panels", 0, "sets", 0, "counts"], [1], "2 ends of bins but 3 edges"),
+    (["histogram", "panels", 2, "sets", 1, "mean"], None, "holds None"),
     (["tables", 0, "rows", 0], ["a"], "4 columns but 1 cells"),
     (["curves"], [{}], "lacks the field 'name'"),
     (["curves"], [3], "wrong form"),

@@ -15,6 +15,7 @@ COMMANDS = {
     "prune": "regraft.cli.prune",
     "merge": "regraft.cli.merge",
     "evaluate": "regraft.cli.evaluate",
+    "compare": "regraft.cli.compare",
     "distance": "regraft.cli.distance",
     "inspect": "regraft.cli.inspect",
     "export": "regraft.cli.export",

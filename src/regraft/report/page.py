@@ -8,7 +8,7 @@ from importlib import resources
 from typing import Any
 
 from regraft.errors import MissingDependency
-from regraft.report import heatmap, images, plots
+from regraft.report import heatmap, histograms, images, plots
 from regraft.report.chart import NOTHING, SHAPES, Chart, percent
 from regraft.report.schema import Grid, Number, Results, Table
 
@@ -144,6 +144,8 @@ def _topology_charts(results: Results) -> Iterator[Chart]:
         yield heatmap.distances(results["distances"])
     if "densities" in results:
         yield plots.densities(results["densities"])
+    if "histogram" in results and results["histogram"]["panels"]:
+        yield histograms.histogram(results["histogram"])
 
 
 def _made_by(results: Results) -> Iterator[Table]:

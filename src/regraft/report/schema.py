@@ -94,6 +94,32 @@ class Densities(TypedDict):
     networks: list[DensitiesOf]
 
 
+class ValueSet(TypedDict):
+    """A set of values: how many fall into each bin, and their mean and standard deviation."""
+
+    name: str
+    edges: list[float]
+    counts: list[int]
+    mean: float
+    std: float
+
+
+class Panel(TypedDict):
+    """The sets of values of one layer."""
+
+    name: str
+    sets: list[ValueSet]
+
+
+class Histogram(TypedDict):
+    """Distributions side by side; ``unit`` is the name of the values."""
+
+    title: str
+    caption: str
+    unit: str
+    panels: list[Panel]
+
+
 class Table(TypedDict):
     """A table of text and numbers; numbers are shown with four significant digits."""
 
@@ -121,6 +147,7 @@ class Results(TypedDict, total=False):
     distances: Distances
     pattern: Pattern
     densities: Densities
+    histogram: Histogram
     tables: list[Table]
     configuration: dict[str, Any]
     versions: dict[str, str]
@@ -183,6 +210,11 @@ def _check_parts(results: Mapping[str, Any]) -> None:
             where = f"densities of {network['name']!r}"
             _same(len(layers), len(network["densities"]), where, "layers", "densities")
             _finite(network["densities"], where)
+    for panel in results["histogram"]["panels"] if "histogram" in results else ():
+        for one in panel["sets"]:
+            where = f"histogram {panel['name']!r}, {one['name']!r}"
+            _same(len(one["counts"]) + 1, len(one["edges"]), where, "ends of bins", "edges")
+            _finite([*one["edges"], *one["counts"], one["mean"], one["std"]], where)
     for i, table in enumerate(results.get("tables", ())):
         for row in table["rows"]:
             _same(
