@@ -52,6 +52,7 @@ search = Extension(
             "search_baseline.c",
             "search_avx2.c",
             "search_avx512.c",
+            "search_bf16.c",
         )
     ],
     depends=[SOURCES + name for name in ("search.h", "pool.h", "search_tile.h")],

@@ -53,6 +53,7 @@ def in_torch(
 SEARCHES: dict[str, Search] = {
     "exact": search.exact,
     "exact, torch": in_torch,
+    "bfloat16": search.Bfloat16(),
     "svd": search.Svd(),
     "faiss": search.Faiss(k_similar=0.125),
     "faiss ivf": search.Faiss("ivf", k_similar=0.125),
@@ -175,7 +176,7 @@ def main() -> None:
     parser.add_argument("--networks", default="1k,4k", help="which of 1k, 4k, 64k (default 1k,4k)")
     parser.add_argument("--layers", default="hidden", help="hidden, input, or both joined by ','")
     parser.add_argument(
-        "--searches", default="exact;exact, torch;svd", help="which, joined by ';' (or 'all')"
+        "--searches", default="exact;exact, torch;bfloat16;svd", help="which, joined by ';' (or 'all')"
     )
     parser.add_argument("--fractions", default="0.01,0.05,0.3", help="K as shares of the active connections")
     parser.add_argument("--batches", type=int, default=1, help="minibatches that are summed (default 1)")

@@ -14,6 +14,7 @@ from regraft.errors import InputError, MissingDependency
 from regraft.search import (
     METRICS,
     SEARCHES,
+    Bfloat16,
     Faiss,
     Hnswlib,
     Lsh,
@@ -25,10 +26,12 @@ from regraft.search import (
     compiled,
     lsh,
 )
+from regraft.search.protocol import door
 
 # name: (search, the package it needs, least recall on an easy case)
 TABLE: dict[str, tuple[Search, str | None, float]] = {
     "exact": (package.exact, None, 1.0),
+    "bfloat16": (Bfloat16(), None, 0.95),
     "svd": (Svd(), None, 0.95),
     "faiss": (Faiss(k_similar=0.5), "faiss", 1.0),
     "faiss ivf": (Faiss("ivf", k_similar=0.5), "faiss", 0.8),
@@ -135,7 +138,30 @@ def test_svd_refuses(bad: dict[str, int]) -> None:
         Svd(**bad)
 
 
+def test_the_first_pass_is_rounded_where_the_machine_can() -> None:
+    rows, columns = inputs("relu", 300, 400, 31)
+    query = door(rows, columns, 200, None, "abs")
+    if not compiled.has_bfloat16():
+        pytest.skip("no AVX512-BF16 here")
+    rough, fine = compiled.walk(query, rounded=True), compiled.walk(query)
+    at = rough.index
+    error = (rough.products - (rows @ columns.T).flatten()[at]).abs()
+    assert 0 < float((error / (query.row_norms[at // 400] * query.column_norms[at % 400])).max()) < 0.008
+    assert torch.isin(fine.index, rough.index).double().mean() > 0.9
+    assert torch.equal(Bfloat16(candidates=2)(rows, columns, 200).index, fine.index)
+
+
+def test_without_bfloat16_the_search_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "has_bfloat16", lambda: False)
+    rows, columns = inputs("normal", 30, 40, 9)
+    found, wanted = Bfloat16()(rows, columns, 50), package.exact(rows, columns, 50)
+    assert torch.equal(found.index, wanted.index)
+    assert torch.equal(found.products, wanted.products)
+
+
 def test_bad_options_are_named() -> None:
+    with pytest.raises(InputError, match="candidates is 0"):
+        Bfloat16(candidates=0.9)
     with pytest.raises(InputError, match="unknown kind of faiss index 'tree'"):
         Faiss("tree")  # type: ignore[arg-type]
     for make in (
@@ -155,8 +181,6 @@ def test_bad_options_are_named() -> None:
 
 
 def test_products_at_positions(monkeypatch: pytest.MonkeyPatch) -> None:
-    from regraft.search.protocol import door
-
     for samples in (1, 7, 100, 1000):
         rows, columns = inputs("normal", 20, 30, samples)
         index = some_excluded(20, 30, 0.7)

@@ -5,11 +5,13 @@ from regraft.search.lsh import Lsh
 from regraft.search.named import SEARCHES, by_name
 from regraft.search.norm_ordered import exact
 from regraft.search.protocol import METRICS, Found, Metric, Search
+from regraft.search.rounded import Bfloat16
 from regraft.search.svd import Svd
 
 __all__ = [
     "METRICS",
     "SEARCHES",
+    "Bfloat16",
     "Faiss",
     "Found",
     "Hnswlib",

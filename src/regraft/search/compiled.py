@@ -22,6 +22,8 @@ def _load() -> ModuleType | None:
 
 
 _module = _load()
+BFLOAT16 = 3  # the level of the walk over rounded numbers
+ROUNDING = 0.008  # of a product of such numbers, relative to the product of the norms
 SMALL = 1 << 18  # positions for each thread below which one more does not pay
 
 
@@ -31,20 +33,29 @@ def fits(query: Query) -> bool:
     return _module is not None and native.available() and query.rows.device.type == "cpu" and most < 1 << 32
 
 
-def walk(query: Query) -> Found:
-    """The k best; the same whatever the number of threads (``regraft.kernels.set_threads``)."""
+def has_bfloat16() -> bool:
+    """Whether this machine multiplies bfloat16 numbers, and may."""
+    return _module is not None and native.isa() == "avx512" and bool(_module.has_bfloat16())
+
+
+def walk(query: Query, *, rounded: bool = False) -> Found:
+    """The k best; the same whatever the number of threads (``regraft.kernels.set_threads``).
+
+    Args:
+        rounded: of rows and columns rounded to bfloat16; only where :func:`has_bfloat16` holds.
+    """
     if query.k == 0:
-        return _found(query, above_zero=True)
+        return _found(query, True, rounded)
     if query.metric == "l2":
-        found = _found(query, above_zero=False)
+        found = _found(query, False, rounded)
         return Found(found.index, products_at(query, found.index))
-    found = _found(query, above_zero=True)
+    found = _found(query, True, rounded)
     if query.metric == "ip" and found.index.numel() < query.k:  # zero and negative products are needed too
-        return _found(query, above_zero=False)
+        return _found(query, False, rounded)
     return fill(found, query.k, query.exclude)
 
 
-def _found(query: Query, above_zero: bool) -> Found:
+def _found(query: Query, above_zero: bool, rounded: bool) -> Found:
     k, samples = query.k, query.rows.shape[1]
     index, values = torch.empty(k, dtype=torch.int64), torch.empty(k)
     if k == 0:
@@ -54,11 +65,11 @@ def _found(query: Query, above_zero: bool) -> Found:
     exclude = query.exclude.contiguous()
     size = query.rows.shape[0] * query.columns.shape[0]
     found = _module.search(
-        native.ISAS.index(native.isa() or "baseline"),
+        BFLOAT16 if rounded else native.ISAS.index(native.isa() or "baseline"),
         max(1, min(native.get_threads(), size // SMALL)),
         METRICS.index(query.metric),
         above_zero,
-        query.slack,
+        query.slack + (ROUNDING if rounded else 0.0),
         samples,
         rows[0].data_ptr(),
         columns[0].data_ptr(),

@@ -7,6 +7,7 @@ from regraft.search.indexes import Faiss, Hnswlib, Nmslib
 from regraft.search.lsh import Lsh
 from regraft.search.norm_ordered import exact
 from regraft.search.protocol import Search
+from regraft.search.rounded import Bfloat16
 from regraft.search.svd import Svd
 
 NEIGHBOURS: dict[str, type[Faiss | Hnswlib | Nmslib | Lsh]] = {
@@ -17,6 +18,7 @@ NEIGHBOURS: dict[str, type[Faiss | Hnswlib | Nmslib | Lsh]] = {
 }
 SEARCHES: dict[str, Search] = {
     "exact": exact,
+    "bfloat16": Bfloat16(),
     "svd": Svd(),
     **{name: kind() for name, kind in NEIGHBOURS.items()},
 }
@@ -26,7 +28,7 @@ def by_name(name: str, k_similar: float | None = None) -> Search:
     """The search called ``name``, or an error with the nearest names.
 
     Args:
-        name: ``"exact"``, ``"svd"``, ``"faiss"``, ``"hnswlib"``, ``"nmslib"`` or ``"lsh"``.
+        name: ``"exact"``, ``"bfloat16"``, ``"svd"``, ``"faiss"``, ``"hnswlib"``, ``"nmslib"`` or ``"lsh"``.
         k_similar: neighbours for each row, as a fraction of the columns in (0, 1]; only for the last four.
 
     >>> by_name("exact") is exact

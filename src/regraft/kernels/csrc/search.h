@@ -80,7 +80,7 @@ typedef struct {
 
 extern const search_isa_t search_baseline;
 #if defined(__x86_64__)
-extern const search_isa_t search_avx2, search_avx512;
+extern const search_isa_t search_avx2, search_avx512, search_bf16; /* the last one rounds its input */
 #endif
 
 #endif

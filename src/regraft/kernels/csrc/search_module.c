@@ -12,6 +12,7 @@
 
 static const search_isa_t *at_level(int level) {
 #if defined(__x86_64__)
+    if (level == 3) return &search_bf16;
     if (level == 2) return &search_avx512;
     if (level == 1) return &search_avx2;
 #endif
@@ -112,7 +113,18 @@ static PyObject *py_products(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* has_bfloat16() -> whether level 3 can run here */
+static PyObject *py_has_bfloat16(PyObject *self, PyObject *args) {
+    (void)self, (void)args;
+#if defined(__x86_64__)
+    return PyBool_FromLong(__builtin_cpu_supports("avx512bf16") != 0);
+#else
+    Py_RETURN_FALSE;
+#endif
+}
+
 static PyMethodDef methods[] = {
+    {"has_bfloat16", py_has_bfloat16, METH_NOARGS, "Whether products of bfloat16 are compiled in and can run."},
     {"products", py_products, METH_VARARGS, "Inner products at positions."},
     {"search", py_search, METH_VARARGS, "The k best positions."},
     {NULL, NULL, 0, NULL},

@@ -1,7 +1,8 @@
 /* The norm-ordered walk for one instruction set.
  *
  * The including file defines VB (bytes of a vector), TM (rows of a tile), MASK(v, least), whose bit l is set
- * where lane l of v reaches that of least, and NAME(x). A tile has TM rows and two vectors of columns.
+ * where lane l of v reaches that of least, and NAME(x). A tile has TM rows and two vectors of columns. With PAIRS two
+ * samples are packed together as bfloat16.
  *
  * Rows and columns come ordered by norm, so the norms at a tile's corners bound its products by Cauchy and
  * Schwarz. Bands of tiles are walked from the largest bound on. Between two bands the limit is raised to the
@@ -20,15 +21,41 @@ typedef int32_t NAME(ivec) __attribute__((vector_size(VB), aligned(4), may_alias
 
 /* ---- packing ------------------------------------------------------------------------------------------ */
 
+#ifdef PAIRS
+#define STEPS(samples) (((samples) + 1) / 2)
+/* The nearest bfloat16. */
+INLINE uint32_t NAME(rounded)(float x) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &x, sizeof bits);
+    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+#define ADD(sum, a, b)                                                                                        \
+    (sum) = (fvec)_mm512_dpbf16_ps((__m512)(sum), (__m512bh)_mm512_set1_ps(a), (__m512bh)(b))
+#else
+#define STEPS(samples) (samples)
+#define ADD(sum, a, b) (sum) += (a) * (b)
+#endif
+
 /* Tile `tile` of `side`, sample after sample; rows behind the last are zeros. */
 static void NAME(pack)(const search_side_t *side, int64_t samples, int64_t tile, int64_t height) {
-    float *to = side->packed + tile * samples * height;
+    int64_t steps = STEPS(samples);
+    float *to = side->packed + tile * steps * height;
     int64_t first = tile * height, n = side->n - first < height ? side->n - first : height;
     const float *from[2 * VB / sizeof(float)];
     for (int64_t i = 0; i < n; i++) from[i] = side->data + side->order[first + i] * side->stride;
-    if (n < height) __builtin_memset(to, 0, samples * height * sizeof(float));
+    if (n < height) __builtin_memset(to, 0, steps * height * sizeof(float));
+#ifdef PAIRS
+    uint32_t *pairs = (uint32_t *)to;
+    for (int64_t s = 0; s < samples; s += 2)
+        for (int64_t i = 0; i < n; i++) {
+            const float *at = from[i] + s * side->step;
+            uint32_t second = s + 1 < samples ? NAME(rounded)(at[side->step]) : 0;
+            pairs[s / 2 * height + i] = NAME(rounded)(at[0]) | second << 16;
+        }
+#else
     for (int64_t s = 0; s < samples; s++)
         for (int64_t i = 0; i < n; i++) to[s * height + i] = from[i][s * side->step];
+#endif
 }
 
 static void NAME(pack_wanted)(const search_side_t *side, int64_t samples, int64_t height, int tid, int team) {
@@ -78,17 +105,18 @@ INLINE fvec NAME(nearness)(const search_t *w, fvec products, int64_t r, int64_t 
 }
 
 INLINE void NAME(tile)(const search_t *w, search_buffer_t *out, int64_t i, int64_t j, float limit, int metric) {
-    const float *a = w->rows.packed + i * w->samples * TM;
-    const float *b = w->columns.packed + j * w->samples * TN;
+    int64_t steps = STEPS(w->samples);
+    const float *a = w->rows.packed + i * steps * TM;
+    const float *b = w->columns.packed + j * steps * TN;
     fvec sum[TM][2], least = limit - (fvec){0};
 #pragma GCC unroll 16
     for (int r = 0; r < TM; r++) sum[r][0] = sum[r][1] = (fvec){0};
-    for (int64_t s = 0; s < w->samples; s++, a += TM, b += TN) {
+    for (int64_t s = 0; s < steps; s++, a += TM, b += TN) {
         fvec left = *(const fvec *)b, right = *(const fvec *)(b + L);
 #pragma GCC unroll 16
         for (int r = 0; r < TM; r++) {
-            sum[r][0] += a[r] * left;
-            sum[r][1] += a[r] * right;
+            ADD(sum[r][0], a[r], left);
+            ADD(sum[r][1], a[r], right);
         }
     }
     uint32_t masks[TM], any = 0;
@@ -262,6 +290,7 @@ static void NAME(walk)(void *arg, int tid, int team, barrier_t *meet) {
     }
 }
 
+#ifndef PAIRS
 /* ---- products at positions ---------------------------------------------------------------------------- */
 
 static void NAME(products)(void *arg, int tid, int team, barrier_t *meet) {
@@ -283,6 +312,7 @@ static void NAME(products)(void *arg, int tid, int team, barrier_t *meet) {
         p->products[h] = total;
     }
 }
+#endif
 
 #undef L
 #undef TN
