@@ -145,8 +145,8 @@ def _sets(panel: str, names: Sequence[str], tickets: Sequence[Compared], bins: i
     # a few large weights would leave all others in a bin or two
     edge = max(float(v.abs().sort().values[int(0.99 * (v.numel() - 1))]) for v in chosen.values()) or 1.0
     sets = []
-    for name, values in chosen.items():
-        d = diagnose.distribution(values.clamp(-edge, edge), bins=bins, span=(-edge, edge))
+    for name, flat in chosen.items():
+        d = diagnose.distribution(flat.clamp(-edge, edge), bins=bins, span=(-edge, edge))
         sets.append(
             {"name": name, "edges": list(d.edges), "counts": list(d.counts), "mean": d.mean, "std": d.std}
         )

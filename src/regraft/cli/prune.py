@@ -42,7 +42,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @json_option
 @click.pass_context
 def command(
-    ctx: click.Context, name: str | None, data_dir: Path | None, download: bool, classes: str | None,
+    ctx: click.Context, /, name: str | None, data_dir: Path | None, download: bool, classes: str | None,
     per_class: int | None, test_per_class: int | None, data_seed: int | None, start: Path | None, out: Path,
     trained: Path | None, folder: Path | None, device: str, threads: int | None, json_path: str | None,
     **choices: Any,

@@ -34,7 +34,7 @@ from regraft.train.recipe import build_model
 @json_option
 @click.pass_context
 def command(
-    ctx: click.Context, name: str, data_dir: Path | None, download: bool, classes: str | None,
+    ctx: click.Context, /, name: str, data_dir: Path | None, download: bool, classes: str | None,
     per_class: int | None, test_per_class: int | None, data_seed: int, out: Path, device: str,
     threads: int | None, start: Path | None,
     checkpoint_dir: Path | None, checkpoint_steps: int | None, resume: bool, tensorboard: Path | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -123,7 +123,7 @@ def _values_at(modules: Mapping[str, nn.Module], name: str, topology: Topology) 
     if layer is None or not isinstance(weight, Tensor):
         raise MismatchError(f"the {type(modules['']).__name__} has no weight '{name}'")
     _same_shape(name, tuple(weight.shape), topology[name].shape)
-    return cast(Tensor, weight).detach().cpu().reshape(-1)[index]
+    return weight.detach().cpu().reshape(-1)[index]
 
 
 def _same_shape(name: str, here: tuple[int, ...], there: tuple[int, ...]) -> None:
