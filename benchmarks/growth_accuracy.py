@@ -5,8 +5,8 @@ A cell is one training; each is a line of a file (--out), so that an interrupted
     python benchmarks/growth_accuracy.py --data-dir DIR [--methods static set ...] [--seeds 5] [--epochs 10]
     python benchmarks/growth_accuracy.py --table          # of the cells that are there
 
-All networks of a seed begin with the same connections and values, and train with the same optimizer. "set" changes
-the topology after each epoch, "rigl" after every 100 steps, the others as their names say; none in the last epoch.
+All networks of a seed begin with the same connections and values, and train with the same optimizer. No
+topology changes in the last epoch.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "rigl": {"evolve": "rigl"},
     "search, every epoch": {"evolve": "search", "zeta": 0.3, "grow_batches": 8},
     "search, every 100 steps": {"evolve": "search", "zeta": 0.05, "evolve_every": "100", "grow_batches": 8},
+    "search, cosine": {"evolve": "search", "rate": "cosine", "evolve_every": "100", "grow_batches": 8},
     "search, every step": {"evolve": "search", "zeta": 0.01, "evolve_every": "1"},
 }
 
