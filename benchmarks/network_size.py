@@ -113,10 +113,15 @@ def measure(neurons: int, way: str, seconds: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def milliseconds(seconds: float) -> str:
+    """Three digits, or whole ones."""
+    return f"{seconds * 1e3:.3g}" if seconds < 0.1 else f"{seconds * 1e3:,.0f}"
+
+
 def show(row: Mapping[str, Any]) -> None:
-    spread = f"{row['quickest'] * 1e3:.3g} - {row['slowest'] * 1e3:.3g}"
+    spread = f"{milliseconds(row['quickest'])} - {milliseconds(row['slowest'])}"
     print(
-        f"{row['neurons']:>9,}{row['way']:>10}{row['weights']:>13,}{row['step'] * 1e3:>11.3g}{spread:>18}"
+        f"{row['neurons']:>9,}{row['way']:>10}{row['weights']:>13,}{milliseconds(row['step']):>11}{spread:>18}"
         f"{row['train_mb']:>10,.0f}{row['make_mb']:>11,.0f}{row['make_seconds']:>9.2f}",
         flush=True,
     )
