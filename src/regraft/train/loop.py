@@ -17,10 +17,9 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from regraft import losses, measure
 from regraft.data import Data, Loader
 from regraft.errors import InputError
-from regraft.evolve import Evolve
 from regraft.probe import Loss
 from regraft.train import checkpoints, seeds
-from regraft.train.callbacks import EvolveTopology
+from regraft.train.callbacks import Evolver, EvolveTopology
 from regraft.train.run import Callback, History, Run
 from regraft.train.step import make_step
 
@@ -38,7 +37,7 @@ def fit(
     loss: str | Loss = "cross-entropy",
     batch_size: int = 100,
     drop_last: bool = False,
-    evolver: Evolve | None = None,
+    evolver: Evolver | None = None,
     callbacks: Iterable[Callback] = (),
     seed: int = 0,
     resume: str | os.PathLike[str] | None = None,
@@ -59,12 +58,14 @@ def fit(
         loss: a name, or a function ``(output, label) -> scalar``, the mean over the batch.
         batch_size: samples per step; the number of samples or more for full batches.
         drop_last: leave out a last batch that is not full (batch normalisation needs two samples at least).
-        evolver: attached to the model and the optimizer; ``None`` leaves the topology as it is.
+        evolver: attached to the model and the optimizer (``Evolve``, ``Shrink``, ``LearnedThresholds``);
+            ``None`` leaves the topology as it is. On the steps whose gradients it wants to see, the step is
+            an ordinary one.
         seed: of the order of samples and of dropout. The caller's global generators are left untouched.
         resume: a checkpoint to go on from; every other argument must be as it was when it was written.
         config: more plain data that must agree when the run is resumed, such as the options of a command.
 
-    >>> from regraft import data, models, sparsify
+    >>> from regraft import Evolve, data, models, sparsify
     >>> digits = data.load("digits", per_class=20)
     >>> g = torch.Generator().manual_seed(0)
     >>> model = sparsify(models.build("mlp:64-32-10", generator=g), density=0.3, generator=g)
@@ -162,7 +163,8 @@ def _epoch(run: Run, scheduler_every: str) -> None:
 
 
 def _steps(run: Run, scheduler_every: str) -> None:
-    step = make_step(run.model, run.loss, run.optimizer)
+    evolver = next((c.evolver for c in run.callbacks if isinstance(c, EvolveTopology)), None)
+    step = make_step(run.model, run.loss, run.optimizer, evolver)
     run.history.step = str(step)
     # on a CPU a look at the loss costs nothing
     check_every = 1 if run.device.type == "cpu" else CHECK_EVERY
