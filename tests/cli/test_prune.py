@@ -94,6 +94,18 @@ def test_any_score_and_the_table(score: str, tmp_path: Path, capsys: pytest.Capt
     assert [c.nnz for c in regraft.Topology.of(regraft.load(out)).values()] == [461, 72]
 
 
+def test_receptive_fields(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "t"
+    found = figures_of(capsys, out, "--score", "receptive-fields", "--density", 0.1, "--samples", 150)
+    digits = data.load("digits", per_class=20, test_per_class=10)
+    order = torch.randperm(200, generator=seeds.stream(0, "samples"))[:150]
+    expected = prune.receptive_fields(
+        initial(), Probe(batches=[digits.train[order]]), density=0.1, generator=seeds.stream(0, "prune")
+    )
+    assert regraft.Topology.of(regraft.load(out)) == expected
+    assert found["connectivity"]["unreachable_outputs"] == []
+
+
 def test_initial_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "t"
     figures_of(capsys, out, "--density", 0.5, "--init", "torch")
@@ -243,6 +255,9 @@ BAD = [
     (("--density", 0.1, "--init", "scores:snop"), "did you mean 'snip'?"),
     (("--density", 0.1, "--init", "hee"), "unknown initial values 'hee'"),
     (("--density", 0.1, "--init", "scores:snip", "--init", "he"), "it must come before the others"),
+    (("--density", 0.1, "--score", "receptive-fields", "--shots", 2), "--shots 2 goes with a score"),
+    (("--density", 0.1, "--score", "receptive-fields", "--revive"), "--revive goes with a score"),
+    (("--density", 0.1, "--score", "receptive-fields", "--model", "resnet-8"), "chain"),
     (("--density", 0.1, "--rounds", 3), "--rounds goes with --schedule iterative or gradual"),
     (("--density", 0.1, "--rewind", 3), "--rewind 3 goes with --schedule iterative"),
     (("--density", 0.1, "--checkpoint", "x"), "--checkpoint keeps rounds"),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from regraft import checkpoint, data, diagnose, losses, measure, prune
 from regraft.cli.common import progress_bar
-from regraft.cli.prune_options import Plan
+from regraft.cli.prune_options import FIELDS, Plan
 from regraft.data import Data
 from regraft.errors import InputError
 from regraft.probe import Probe
@@ -86,6 +86,12 @@ class Job:
 
     def _upfront(self) -> Ticket:
         model = self.make_model()
+        if self.plan.score == FIELDS:
+            topology = prune.receptive_fields(
+                model, self.probe, density=self.plan.density, include=self.plan.include,
+                exclude=self.plan.exclude, generator=self._stream("prune"),
+            )  # fmt: skip
+            return Ticket(prune.apply(model, topology), topology, (), 0)
         with progress_bar("pruning", self.plan.shots) as advance:
             topology = prune.upfront(
                 model, self.probe, **self.plan.shared, generator=self._stream("prune"),

@@ -21,6 +21,9 @@ from regraft.train import Recipe
 F = TypeVar("F", bound=Callable[..., Any])
 
 SCHEDULES = ("upfront", "iterative", "gradual")
+FIELDS = "receptive-fields"
+"""Goes where a score goes, but chooses units before connections: see ``prune.receptive_fields``."""
+
 ROUNDS = 10
 """Of a schedule in rounds that is not told how many."""
 
@@ -98,7 +101,10 @@ def make_plan(choices: dict[str, Any]) -> Plan:
     ):  # fmt: skip
         if value not in known:
             raise unknown(kind, value, known)
-    scores.parse(taken["score"])
+    if taken["score"] == FIELDS:
+        _check_fields(taken)
+    else:
+        scores.parse(taken["score"])
     if taken["control"] is not None:
         prune.control_by_name(taken["control"])
     rewind = _rewind(taken["rewind"], schedule)
@@ -127,6 +133,21 @@ def make_plan(choices: dict[str, Any]) -> Plan:
         if name not in models.INITS:
             prune.init_by_name(name)
     return plan
+
+
+def _check_fields(taken: dict[str, Any]) -> None:
+    """Receptive fields are made at once, by a rule of their own.
+
+    Raises:
+        InputError: an option that only a score can follow.
+    """
+    alone = {"schedule": "upfront", "shots": 1, "scope": "global", "floor": 0, "revive": False}
+    for name, only in alone.items():
+        if taken[name] != only:
+            flag = "--revive" if name == "revive" else f"--{name} {taken[name]}"
+            raise InputError(
+                f"{flag} goes with a score, but --score {FIELDS} chooses all connections at once"
+            )
 
 
 def _rewind(text: str | None, schedule: str) -> int | None:
@@ -159,7 +180,7 @@ def _listed(names: Any) -> str:
 
 _SCORE_HELP = (
     f"Who stays: {_listed(SCORES)}; stacked(a, b), inverted(a), learned:FILE; options as in "
-    "grasp:temperature=1."
+    f"grasp:temperature=1. Of an MLP also {FIELDS} (wants --samples 1000 or more)."
 )
 
 _OPTIONS = (
