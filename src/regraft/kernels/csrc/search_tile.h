@@ -13,6 +13,7 @@
 #define L ((int64_t)(VB / sizeof(float)))
 #define TN (2 * L)
 #define BLOCK 16 /* column tiles that stay in the cache while row tiles pass */
+#define PIECE 64 /* samples packed at a time */
 #define INLINE static inline __attribute__((always_inline))
 typedef float NAME(fvec) __attribute__((vector_size(VB), aligned(4), may_alias));
 typedef int32_t NAME(ivec) __attribute__((vector_size(VB), aligned(4), may_alias));
@@ -44,18 +45,24 @@ static void NAME(pack)(const search_side_t *side, int64_t samples, int64_t tile,
     const float *from[2 * VB / sizeof(float)];
     for (int64_t i = 0; i < n; i++) from[i] = side->data + side->order[first + i] * side->stride;
     if (n < height) __builtin_memset(to, 0, steps * height * sizeof(float));
-#ifdef PAIRS
-    uint32_t *pairs = (uint32_t *)to;
-    for (int64_t s = 0; s < samples; s += 2)
+    /* a piece of each row is copied first: rows a power of two apart drive each other out of the cache */
+    float near[2 * VB / sizeof(float)][PIECE + 4];
+    for (int64_t s0 = 0; s0 < samples; s0 += PIECE) {
+        int64_t some = samples - s0 < PIECE ? samples - s0 : PIECE;
         for (int64_t i = 0; i < n; i++) {
-            const float *at = from[i] + s * side->step;
-            uint32_t second = s + 1 < samples ? NAME(rounded)(at[side->step]) : 0;
-            pairs[s / 2 * height + i] = NAME(rounded)(at[0]) | second << 16;
+            for (int64_t s = 0; s < some; s++) near[i][s] = from[i][(s0 + s) * side->step];
+            near[i][some] = 0;
         }
+#ifdef PAIRS
+        uint32_t *pairs = (uint32_t *)to + s0 / 2 * height;
+        for (int64_t s = 0; s < some; s += 2)
+            for (int64_t i = 0; i < n; i++)
+                pairs[s / 2 * height + i] = NAME(rounded)(near[i][s]) | NAME(rounded)(near[i][s + 1]) << 16;
 #else
-    for (int64_t s = 0; s < samples; s++)
-        for (int64_t i = 0; i < n; i++) to[s * height + i] = from[i][s * side->step];
+        for (int64_t s = 0; s < some; s++)
+            for (int64_t i = 0; i < n; i++) to[(s0 + s) * height + i] = near[i][s];
 #endif
+    }
 }
 
 static void NAME(pack_wanted)(const search_side_t *side, int64_t samples, int64_t height, int tid, int team) {
@@ -317,6 +324,7 @@ static void NAME(products)(void *arg, int tid, int team, barrier_t *meet) {
 #undef L
 #undef TN
 #undef BLOCK
+#undef PIECE
 #undef INLINE
 #undef fvec
 #undef ivec
