@@ -138,6 +138,12 @@ def test_lottery_tickets_train_and_rewind(tmp_path: Path, capsys: pytest.Capture
         tmp_path / "state",
     )  # fmt: skip
     assert again["rounds"] == found["rounds"]
+    other = ("--density", 0.2, "--schedule", "iterative", "--checkpoint", tmp_path / "state", "--seed", 1)
+    text = refused(capsys, "prune", *SMALL, *SHORT, *other, "--out", tmp_path / "u")
+    assert "keeps the rounds of a pruning with other options (seed)" in text
+    (tmp_path / "state" / "options.json").write_text("{")
+    text = refused(capsys, "prune", *SMALL, *SHORT, *other, "--out", tmp_path / "u")
+    assert "cannot use the folder" in text
     assert out.read_bytes() == (tmp_path / "u").read_bytes()
     assert call("prune", *SMALL, "--out", out, *SHORT, "--density", 0.2, "--schedule", "iterative") == 0
     assert "trained at" in capsys.readouterr().out

@@ -13,7 +13,7 @@ from regraft import checkpoint, diagnose, files
 from regraft.cli.common import console, json_option, write_json
 from regraft.cli.dataset import Dataset, choose_data, data_options, parse_classes
 from regraft.cli.output import check_output
-from regraft.cli.prune_job import Job, check_epochs, notes_of
+from regraft.cli.prune_job import Job, check_epochs, keep_options, notes_of
 from regraft.cli.prune_options import Plan, make_plan, prune_options
 from regraft.cli.prune_report import print_layers, print_rounds
 from regraft.cli.train import choose_device, make_recipe
@@ -73,6 +73,8 @@ def command(
     }  # fmt: skip
     dataset = _dataset(name, options, start)
     samples = dataset.load(data_dir, download)
+    if folder is not None:
+        keep_options(folder, {**_options(plan, recipe, start), "data": dataset.plain(), "from": str(start)})
     job = Job(plan, recipe, samples.to(where), start, where, folder)
     model = job.make_model()
     screen = console(json_path)
@@ -136,14 +138,9 @@ def _provenance(
     plan: Plan, recipe: Recipe, dataset: Dataset, samples: Data, start: Path | None, ticket: Ticket
 ) -> dict[str, Any]:
     """Where the ticket came from. No times and dates: equal prunings give equal files."""
-    choices = recipe.resolved()
-    of_training = ("epochs", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "lr_schedule")
-    used = ["loss", "label_smoothing", "seed"]
-    used += ["model", "dropout", "activation"] if start is None else []
-    used += of_training if plan.rounds is not None else ()
     return {
         "made_by": "regraft prune",
-        "options": {**plan.plain(), **{name: choices[name] for name in used}},
+        "options": _options(plan, recipe, start),
         "data": {
             **dataset.plain(), "class_names": list(samples.class_names),
             "input_shape": list(samples.input_shape),
@@ -152,3 +149,16 @@ def _provenance(
         "epoch": ticket.epoch,
         "parents": [] if start is None else [{"file": str(start)}],
     }  # fmt: skip
+
+
+def _options(plan: Plan, recipe: Recipe, start: Path | None) -> dict[str, Any]:
+    """The options that decide what the ticket is."""
+    choices = recipe.resolved()
+    of_training = (
+        "epochs", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "lr_schedule", "patience",
+        "restore_best", "stop_accuracy", "stop_extra",
+    )  # fmt: skip
+    used = ["loss", "label_smoothing", "seed"]
+    used += ["model", "dropout", "activation"] if start is None else []
+    used += of_training if plan.rounds is not None else ()
+    return {**plan.plain(), **{name: choices[name] for name in used}}

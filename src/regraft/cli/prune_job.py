@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,8 @@ from regraft import checkpoint, data, diagnose, losses, measure, prune
 from regraft.cli.common import progress_bar
 from regraft.cli.prune_options import FIELDS, Plan
 from regraft.data import Data
-from regraft.errors import InputError
+from regraft.errors import FileError, InputError, MismatchError
+from regraft.files import atomic_write
 from regraft.probe import Probe
 from regraft.prune import Ticket
 from regraft.topology import Topology
@@ -170,6 +172,30 @@ def check_epochs(plan: Plan, recipe: Recipe, trains_on: bool) -> Recipe:
             "--trained: raise --epochs"
         )
     return recipe if needed <= recipe.epochs else replace(recipe, epochs=needed)
+
+
+def keep_options(folder: Path, options: Mapping[str, Any]) -> None:
+    """Write the options beside the rounds that a folder keeps, or compare them with those that lie there.
+
+    Raises:
+        MismatchError: the folder's rounds are of other options.
+        FileError: the folder cannot be made, or the options cannot be read or written.
+    """
+    path, plain = folder / "options.json", json.loads(json.dumps(options))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        before = json.loads(path.read_text()) if path.exists() else None
+    except (OSError, ValueError) as error:
+        raise FileError(f"cannot use the folder '{folder}' ({error}): give another folder") from error
+    if before is None:
+        with atomic_write(path) as file:
+            file.write(json.dumps(plain, indent=2).encode())
+    elif before != plain:
+        names = [n for n in plain if not isinstance(before, dict) or before.get(n) != plain[n]]
+        raise MismatchError(
+            f"'{folder}' keeps the rounds of a pruning with other options ({', '.join(names) or 'fewer'}): "
+            "repeat those, or give another folder"
+        )
 
 
 def notes_of(paths: diagnose.Connectivity, caught: Sequence[Any]) -> list[str]:
