@@ -93,7 +93,9 @@ def layers_of(network: str, steps: int, batches: int) -> dict[str, Layer]:
     with capture.recording(dict(chosen.values()), keep):
         for start in range(0, batches * BATCH, BATCH):
             at = slice(start, start + BATCH)
-            nn.functional.cross_entropy(model(samples.train.x[at]), samples.train.y[at]).backward()
+            torch.autograd.backward(
+                nn.functional.cross_entropy(model(samples.train.x[at]), samples.train.y[at])
+            )
     made = {}
     for kind, (name, layer) in chosen.items():
         rows, columns = (torch.cat([pair[side] for pair in seen[name]], 1) for side in (0, 1))
@@ -114,7 +116,7 @@ def recall(found: Found, layer: Layer, truth: Tensor) -> float:
     width = c.shape[0]
 
     def size(index: Tensor) -> Tensor:
-        parts = [(r[at // width] * c[at % width]).sum(1).abs() for at in index.split(1 << 14)]
+        parts = [(r[at // width] * c[at % width]).sum(1).abs() for at in torch.split(index, 1 << 14)]
         return torch.cat(parts)
 
     return float((size(found.index) >= size(truth).min() * (1 - 1e-5)).double().mean())
