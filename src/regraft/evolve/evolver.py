@@ -290,8 +290,8 @@ class Evolve:
             k = entries.numel()
             if k == 0:
                 return 0, 0
-            survivors = weight.index[complement(entries, weight.nnz)]
-            gone = weight.index[entries]
+            survivors = weight.index.index_select(0, complement(entries, weight.nnz))
+            gone = weight.index.index_select(0, entries)
         with self._timed("search"):
             growth = self.grow(weight, survivors, k, context)
         with self._timed("rewire"):

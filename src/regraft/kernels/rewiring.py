@@ -164,12 +164,12 @@ def move(vector: Tensor, kept_old: Tensor, kept_new: Tensor, n: int, *, fresh: T
     """
     if isinstance(fresh, Tensor):
         new = torch.empty(n, dtype=vector.dtype, device=vector.device)
-        new[complement(kept_new, n).to(vector.device)] = fresh.to(vector)
+        new.index_copy_(0, complement(kept_new, n).to(vector.device), fresh.to(vector))
     else:
         new = torch.full((n,), fresh, dtype=vector.dtype, device=vector.device)
     # an optimizer may keep its state on another device than the weight
-    new[kept_new.to(vector.device)] = vector.detach()[kept_old.to(vector.device)]
-    return new
+    kept = vector.detach().index_select(0, kept_old.to(vector.device))
+    return new.index_copy_(0, kept_new.to(vector.device), kept)
 
 
 @torch.no_grad()
