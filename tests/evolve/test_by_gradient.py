@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from regraft import SparseWeight, Topology, densify, kernels, positions, sparsify
 from regraft.errors import InputError
-from regraft.evolve import Context, Evolve, Gradient, Grow, Growth, InnerProduct, Watching
+from regraft.evolve import GROWS, Context, Evolve, Gradient, Grow, Growth, InnerProduct, Watching
 from regraft.evolve.capture import columns, dense_gradient, recording
 from regraft.layers import SparseLayer
 from regraft.layers.modules import sparse_layers
@@ -182,6 +182,22 @@ def by_hand(model: nn.Module, rate: float, data: tuple[Tensor, Tensor]) -> dict[
 
 
 RULES: dict[str, Grow] = {"gradient": Gradient(), "inner-product": InnerProduct()}
+
+
+def test_every_grow_rule_is_in_a_table() -> None:
+    assert set(GROWS) == {"random", *RULES}
+    assert all(type(GROWS[name]()) is type(rule) for name, rule in RULES.items())
+
+
+def test_several_processes_would_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    evolver = Evolve("magnitude", "gradient", generator=seeded()).attach(model := mlp())
+    with pytest.raises(InputError, match="the topologies would part: pass the same"), evolver.watch():
+        pass
+    assert evolver.step(Probe(loss=cross_entropy, batches=[batch()])) is not None
+    with Evolve(generator=seeded()).attach(model).watch():  # SET looks at no gradients
+        pass
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
