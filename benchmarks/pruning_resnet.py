@@ -2,16 +2,14 @@
 
     REGRAFT_DATA=... OMP_NUM_THREADS=1 python benchmarks/pruning_resnet.py layers [MODEL]
     OMP_NUM_THREADS=1 python benchmarks/pruning_resnet.py cost [MODEL]
-    REGRAFT_DATA=... python benchmarks/pruning_resnet.py train SCORE DENSITY [EPOCHS] [DEVICE]
 
 ``layers``: each score at 10, 5 and 2 % on CIFAR-100 images, without a floor and with one. ``cost``: 100 shots
-of SynFlow. ``train``: one ticket, trained; one JSON line.
+of SynFlow.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import sys
 import time
 import warnings
@@ -22,7 +20,7 @@ from torch import nn
 
 from regraft import data, diagnose, models, prune
 from regraft.probe import Probe
-from regraft.train import Recipe, seeds, train_recipe
+from regraft.train import seeds
 
 DENSITIES = (0.1, 0.05, 0.02)
 SCORES: dict[str, dict[str, Any]] = {
@@ -35,11 +33,12 @@ SCORES: dict[str, dict[str, Any]] = {
     "synflow": {"shots": 100},
     "variance-flow": {"shots": 100},
     "stacked(magnitude, synflow)": {"shots": 100},
+    "stacked(magnitude, synflow):scale=weights": {"shots": 100},
     "inverted(magnitude)": {},
 }
 
 
-def setting(name: str, samples: int) -> tuple[nn.Module, Probe, data.Data]:
+def setting(name: str, samples: int) -> tuple[nn.Module, Probe]:
     """CIFAR-100's training images, a network, and a probe of ``samples`` images as they come."""
     images = data.load("cifar100-subset")
     model = models.build(
@@ -47,7 +46,7 @@ def setting(name: str, samples: int) -> tuple[nn.Module, Probe, data.Data]:
     )
     order = torch.randperm(len(images.train), generator=seeds.stream(0, "samples"))[:samples]
     x, y = images.train[order]
-    return model, Probe(nn.functional.cross_entropy, [(x, y)], seeds.stream(0, "random")), images
+    return model, Probe(nn.functional.cross_entropy, [(x, y)], seeds.stream(0, "random"))
 
 
 def ticket_of(name: str, model: nn.Module, probe: Probe, density: float, floor: int) -> Any:
@@ -62,8 +61,8 @@ def ticket_of(name: str, model: nn.Module, probe: Probe, density: float, floor: 
 
 def layers(name: str) -> None:
     """A line per score and density."""
-    model, probe, _ = setting(name, 100)
-    print(f"{'score':28} density floor   dead  cut  effective  outputs  seconds", flush=True)
+    model, probe = setting(name, 100)
+    print(f"{'score':41} density floor   dead  cut  effective  outputs  seconds", flush=True)
     for score in SCORES:
         for density in DENSITIES:
             for floor in (0, 16):
@@ -72,7 +71,7 @@ def layers(name: str) -> None:
                 seconds = time.perf_counter() - started
                 found = diagnose.connectivity(prune.apply(copy.deepcopy(model), topology))
                 print(
-                    f"{score:28} {100 * density:5.0f} % {floor:5} {len(found.empty):6} {len(found.cut):4} "
+                    f"{score:41} {100 * density:5.0f} % {floor:5} {len(found.empty):6} {len(found.cut):4} "
                     f"{100 * found.topology.nnz / topology.nnz:8.1f} % "
                     f"{found.outputs - len(found.unreachable):5}/{found.outputs} {seconds:8.1f}",
                     flush=True,
@@ -91,32 +90,6 @@ def cost(name: str) -> None:
     print(f"{name}: 100 shots of SynFlow, {sorted(taken)[1]:.1f} s ({min(taken):.1f} to {max(taken):.1f})")
 
 
-def train(score: str, density: float, epochs: int, device: str) -> None:
-    """One ticket of ResNet-20, trained by momentum SGD with a cosine schedule."""
-    model, probe, images = setting("resnet-20", 500)
-    if score != "dense":
-        model = prune.apply(model, ticket_of(score, model, probe, density, 16))
-    recipe = Recipe(
-        dense=True,
-        epochs=epochs,
-        batch_size=128,
-        lr=0.1,
-        momentum=0.9,
-        weight_decay=5e-4,
-        lr_schedule="cosine",
-    )
-    started = time.perf_counter()
-    done = train_recipe(recipe, images, model=model, device=device)
-    figures = {
-        "score": score, "density": density, "epochs": epochs,
-        "test_accuracy": done.history.final["test_accuracy"], "seconds": time.perf_counter() - started,
-    }  # fmt: skip
-    print(json.dumps(figures), flush=True)
-
-
 if __name__ == "__main__":
     command, *rest = sys.argv[1:] or ["layers"]
-    if command == "train":
-        train(rest[0], float(rest[1]), int((rest[2:] or [30])[0]), (rest[3:] or ["cpu"])[0])
-    else:
-        {"layers": layers, "cost": cost}[command]((rest or ["resnet-20"])[0])
+    {"layers": layers, "cost": cost}[command]((rest or ["resnet-20"])[0])
