@@ -45,9 +45,12 @@ class Cell:
         built = models.build("lenet-300-100", input_shape=self.data.input_shape, classes=10, generator=g)
         return prune.initialise(built, "he-normal", generator=g)
 
-    def probe(self, samples: int = 100) -> Probe:
+    def probe(self, samples: int = 100, balanced: bool = True) -> Probe:
         g = torch.Generator().manual_seed(self.seed)
-        batch = balanced_batch(self.data.train, samples // 10, g)
+        if balanced:
+            batch = balanced_batch(self.data.train, samples // 10, g)
+        else:
+            batch = self.data.train[torch.randperm(len(self.data.train), generator=g)[:samples]]
         return Probe(nn.functional.cross_entropy, [batch], torch.Generator().manual_seed(self.seed))
 
     def train(self, model: nn.Module, epochs: int, seed: int | None = None) -> float:
@@ -61,14 +64,16 @@ Method = Callable[[Cell], nn.Module]
 """Gives a sparse network that is trained for the last time."""
 
 
-def upfront(score: str, shots: int = 1, init: str | None = None, **options: Any) -> Method:
+def upfront(
+    score: str, shots: int = 1, init: str | None = None, balanced: bool = True, **options: Any
+) -> Method:
     def method(cell: Cell) -> nn.Module:
         model = cell.model()
         if init is not None:
             prune.initialise(model, init, cell.probe())
         samples = 1000 if score == "variance-flow" else 100
         topology = prune.upfront(
-            model, cell.probe(samples), score=score, density=cell.density, shots=shots,
+            model, cell.probe(samples, balanced), score=score, density=cell.density, shots=shots,
             generator=torch.Generator().manual_seed(cell.seed), **options,
         )  # fmt: skip
         return prune.apply(model, topology)
@@ -136,9 +141,11 @@ METHODS: dict[str, Method] = {
     "snip-100": upfront("snip", 100),
     "snip-100-revived": SNIP_REVIVED,
     "grasp-1": upfront("grasp"),
+    "grasp-1-drawn": upfront("grasp", balanced=False),
     "grasp-1-t1": upfront("grasp:temperature=1"),
     "grasp-100-t1": upfront("grasp:temperature=1", 100),
     "grasp-magnitude-100-t1": upfront("grasp:temperature=1:magnitude=yes", 100),
+    "grasp-magnitude-100-t1-drawn": upfront("grasp:temperature=1:magnitude=yes", 100, balanced=False),
     "synflow-1": upfront("synflow"),
     "synflow-100": SYNFLOW,
     "snip-on-snip": upfront("stacked(snip, snip)", 100),
@@ -169,8 +176,8 @@ PUBLISHED = {
     "magnitude": (64.17, 90.9, 97.3),
     "snip-100-revived": (89.83, 93.84, 97.56),
     "synflow-100": (88.89, 93.99, 97.33),
-    "grasp-1": (76.07, 77.3, 88.9),
-    "grasp-magnitude-100-t1": (90.51, 93.7, None),
+    "grasp-1-drawn": (76.07, 77.3, 88.9),
+    "grasp-magnitude-100-t1-drawn": (90.51, 93.7, None),
     "snip-on-snip-revived": (90.2, 94.0, 96.0),
     "synflow-from-snip": (90.8, None, None),
     "magnitude-synflow-from-snip": (91.86, 94.02, 96.86),
