@@ -27,6 +27,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "static": {"evolve": "static"},
     "set": {"evolve": "set"},
     "set, every 100 steps": {"evolve": "set", "zeta": 0.05, "evolve_every": "100"},
+    "set, cosine": {"evolve": "set-magnitude", "rate": "cosine", "evolve_every": "100"},
     "set, every step": {"evolve": "set", "zeta": 0.01, "evolve_every": "1"},
     "rigl": {"evolve": "rigl"},
     "search, every epoch": {"evolve": "search", "zeta": 0.3, "grow_batches": 8},
