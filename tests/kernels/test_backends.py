@@ -118,6 +118,21 @@ def test_layouts_are_those_asked_for(way: str, layout: str, feature_major: bool 
     assert dx.stride() == x.stride()
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("feature_major", [None, False, True])
+def test_operations_in_place_may_follow(way: str, bias: bool, feature_major: bool | None) -> None:
+    """As in ``nn.ReLU(inplace=True)`` after the layer: autograd refuses that on a view made in a function."""
+    weight, x = make_weight(5, 4, 9), torch.randn(3, 4)
+    b = nn.Parameter(torch.randn(5)) if bias else None
+    if way == "materialised":
+        y = kernels.linear(x, weight, b)
+    else:
+        y = compressed.linear(x, weight.values, b, plan.of(weight), feature_major)
+    y.relu_().sum().backward()
+    expected = nn.functional.linear(x, weight.dense(), b).relu().sum()
+    torch.testing.assert_close(weight.values.grad, torch.autograd.grad(expected, weight.values)[0])
+
+
 @pytest.mark.parametrize("needed", ["x", "values", "bias", "x values", "values bias"])
 def test_only_what_is_needed_is_computed(way: str, needed: str) -> None:
     weight = make_weight(9, 7, 20)

@@ -38,8 +38,8 @@ def forward(x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, feature_
     _warned()
     w = _matrix(plan.rowptr32, plan.col, values.detach(), (plan.rows, plan.cols))
     y = (w @ x.detach().t().contiguous()).t()
-    if bias is not None:
-        y = y + bias.detach()
+    # in either case no view of the product: operations in place after the layer need a tensor of its own
+    y = y.clone() if bias is None else y + bias.detach()
     return y if feature_major else y.contiguous()
 
 

@@ -95,7 +95,9 @@ class Plan:
 def empty(x: Tensor, features: int, feature_major: bool) -> Tensor:
     """Room for activations [batch, features] of the batch and the type of ``x``, laid out as asked for."""
     batch = x.shape[0]
-    return x.new_empty((features, batch)).t() if feature_major else x.new_empty((batch, features))
+    # no transposed view: operations in place after the layer need a tensor of its own
+    stride = (1, max(batch, 1)) if feature_major else (max(features, 1), 1)
+    return x.new_empty_strided((batch, features), stride)
 
 
 def build(index: Tensor, rows: int, cols: int) -> Plan:
