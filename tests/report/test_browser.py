@@ -62,7 +62,7 @@ def test_the_page_is_readable(browser: Any, page: Path, width: int, dark: bool) 
     browser.open(page, width, dark=dark)
     seen = browser.evaluate(MEASURE)
     assert seen["overflow"] == 0
-    assert len(seen["charts"]) == 9
+    assert len(seen["charts"]) == 10
     assert all(w > 250 and h > 100 for w, h in seen["charts"])
     assert seen["smallest_text"] >= 9
     assert seen["axis_contrast"] > 7
