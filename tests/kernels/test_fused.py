@@ -18,13 +18,19 @@ from regraft.kernels.fused import FusedMLP, why_not
 compiled = pytest.mark.skipif(not native.available(), reason="no compiled kernels here")
 
 
-def make(*sizes: int, act: type[nn.Module] = nn.ReLU, drop: float = 0.0, dense_last: bool = True) -> Any:
+def make(
+    *sizes: int,
+    act: type[nn.Module] = nn.ReLU,
+    drop: float = 0.0,
+    dense_last: bool = True,
+    density: float = 0.3,
+) -> Any:
     modules: list[nn.Module] = []
     for a, b in itertools.pairwise(sizes):
         modules += [nn.Linear(a, b), act(), *([nn.Dropout(drop)] if drop else [])]
     del modules[-2 if drop else -1 :]
     last = str(len(modules) - 1)
-    return sparsify(nn.Sequential(*modules), density=0.3, exclude=[last] if dense_last else [])
+    return sparsify(nn.Sequential(*modules), density=density, exclude=[last] if dense_last else [])
 
 
 def sgd(model: nn.Module, **options: Any) -> torch.optim.SGD:
@@ -74,6 +80,26 @@ def test_same_training_as_dense_autograd(
         for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
             torch.testing.assert_close(p, q, rtol=tolerance, atol=tolerance)
     kernels.set_threads(1)
+
+
+@compiled
+@pytest.mark.parametrize(
+    ("sizes", "density"),
+    [((40, 8200, 30, 5), 0.02), ((1200, 30, 5), 0.9)],  # wider than the second cache; dense rows in panels
+)
+def test_wide_and_dense_layers_train_as_densely(sizes: tuple[int, ...], density: float) -> None:
+    torch.manual_seed(0)
+    ours = make(*sizes, density=density).double()
+    theirs = copy.deepcopy(ours)
+    loss, optimizer, reference = nn.CrossEntropyLoss(), sgd(ours), sgd(theirs)
+    fused = FusedMLP(ours, loss, optimizer)
+    for batch in (128, 61):
+        x, target = torch.randn(batch, sizes[0], dtype=torch.float64), torch.randint(0, 5, (batch,))
+        with kernels.use("materialised"):
+            want = ordinary_step(theirs, loss, reference, x, target)
+        assert fused.step(x, target) == pytest.approx(want, rel=1e-10)
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-9)
 
 
 @compiled

@@ -112,9 +112,23 @@ def test_float32_gradients_within_1e_6_of_float64(
 
 
 @needs_compiled
-def test_threads_do_not_change_a_bit() -> None:
+@pytest.mark.parametrize("batch", [1, 13, 100, 150])
+@pytest.mark.parametrize("layout", ["batch-major", "feature-major"])
+@pytest.mark.parametrize("share", [0.6, 1.0])
+def test_dense_rows_meet_panels_of_columns(share: float, batch: int, layout: str) -> None:
     torch.manual_seed(0)
-    weight, bias = make_weight(1500, 900, 60000, torch.float32), torch.randn(1500)
+    weight = make_weight(35, 1300, round(share * 35 * 1300))  # several first caches of activations
+    x, dy = laid_out(batch, 1300, layout, torch.float64), torch.randn(batch, 35, dtype=torch.float64)
+    bias = torch.randn(35, dtype=torch.float64)
+    got = gradients(x, weight, bias, dy, dense=False)
+    assert_close(got, gradients(x, weight, bias, dy, dense=True), 1e-12)
+
+
+@needs_compiled
+@pytest.mark.parametrize("nnz", [60000, 900000])
+def test_threads_do_not_change_a_bit(nnz: int) -> None:
+    torch.manual_seed(0)
+    weight, bias = make_weight(1500, 900, nnz, torch.float32), torch.randn(1500)
     x, dy = torch.randn(150, 900), torch.randn(150, 1500)
     results = []
     for threads in (1, 2, 3):

@@ -109,6 +109,32 @@ static inline int64_t split(const int64_t *ptr, int64_t n, int64_t panels, int i
     return low;
 }
 
+#define SECOND_CACHE (1000 * 1024)
+#define TOGETHER 16            /* rows that meet one near panel */
+#define NEAR_BYTES (28 * 1024) /* of activations that stay in the first cache beside these rows' sums */
+#define PER_PANEL 20           /* entries of a row in a panel that make up for reading its sum once more */
+
+/* Panels of the gathered activations, `bytes` for each column, that each stay in the first cache; 1 where rows
+ * hold too few entries. */
+static inline int64_t near_panels(const plan_t *p, int64_t bytes) {
+    int64_t panels = (p->cols * bytes + NEAR_BYTES - 1) / NEAR_BYTES;
+    return p->nnz >= PER_PANEL * panels * p->rows ? panels : 1;
+}
+
+/* The next part of each of n rows: from where the last one ended, `to`, to the entries in columns below `high`;
+ * no entry left is below column `low`, and a row ends at `end`. */
+static inline void next_panel(int64_t *from, int64_t *to, int64_t n, const int32_t *col, const int64_t *end,
+                              int64_t low, int64_t high) {
+    for (int64_t i = 0; i < n; i++) {
+        int64_t most = end[i] - to[i] < high - low ? end[i] - to[i] : high - low;
+        const int32_t *at = col + to[i];
+        int32_t below = 0, bound = (int32_t)high;
+        for (int64_t j = 0; j < most; j++) below += at[j] < bound;
+        from[i] = to[i];
+        to[i] += below;
+    }
+}
+
 int plan_build(const int64_t *index, int64_t nnz, int64_t rows, int64_t cols, int64_t panels, int64_t *rowptr, int32_t *col,
                int64_t *colptr, int32_t *row, int32_t *perm);
 

@@ -87,11 +87,12 @@ INLINE vec NAME(tanh)(vec x) {
 #endif
 }
 
-/* Rows [r0, r1) of packed pre-activations of one tile become activations. */
-static void NAME(activate)(T *rows, int64_t w, int64_t r0, int64_t r1, int64_t b0, const mlp_layer_t *layer) {
+/* Rows [r0, r1) of pre-activations, w elements of each, become activations. */
+static void NAME(activate)(T *rows, int64_t stride, int64_t w, int64_t r0, int64_t r1, int64_t b0,
+                           const mlp_layer_t *layer) {
     const vec zero = {0};
     for (int64_t r = r0; r < r1; r++) {
-        vec *a = (vec *)(rows + (r - r0) * w);
+        vec *a = (vec *)(rows + (r - r0) * stride);
         for (int64_t i = 0; i < w / L; i++) {
             if (layer->act == ACT_RELU)
                 a[i] = (vec)((ivec)a[i] & ~(a[i] <= zero)); /* keeps NaN, as torch does */

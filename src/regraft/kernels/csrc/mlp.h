@@ -70,14 +70,20 @@ static void NAME(step_forward)(const mlp_t *job, const mlp_layer_t *layer, const
     int64_t r0 = split(p->rowptr, p->rows, 1, tid, team), r1 = split(p->rowptr, p->rows, 1, tid + 1, team);
     for (int t = 0; t < job->tiles; t++) {
         int64_t v0 = part(nvec, t, job->tiles), v1 = part(nvec, t + 1, job->tiles), w = (v1 - v0) * L;
+        const T *tile = x + NAME(place)(p->cols, 0, v0, v1);
         T *y = (T *)layer->out + NAME(place)(p->rows, 0, v0, v1);
-        /* a few rows at a time, so that the activation meets them in the first cache */
-        for (int64_t r = r0; r < r1; r += 16) {
-            int64_t end = r + 16 < r1 ? r + 16 : r1;
-            NAME(forward_tile)(v1 - v0, p, layer->weight.value, layer->bias.value,
-                               x + NAME(place)(p->cols, 0, v0, v1), y, w, w, r, end);
-            if (layer->act != ACT_NONE || layer->drop > 0)
-                NAME(activate)(y + r * w, w, r, end, v0 * L, layer);
+        /* where a tile does not stay in the second cache while rows are gathered, three vectors of each at a time */
+        int64_t strips = p->cols * VB * (v1 - v0) > SECOND_CACHE ? (v1 - v0 + 2) / 3 : 1;
+        for (int64_t s = 0; s < strips; s++) {
+            int64_t s0 = part(v1 - v0, s, strips), s1 = part(v1 - v0, s + 1, strips), at = s0 * L;
+            /* a few rows at a time, so that the activation meets them in the first cache */
+            for (int64_t r = r0; r < r1; r += TOGETHER) {
+                int64_t end = r + TOGETHER < r1 ? r + TOGETHER : r1;
+                NAME(forward_tile)(s1 - s0, p, layer->weight.value, layer->bias.value, tile + at, w, y + at, w,
+                                   (s1 - s0) * L, r, end);
+                if (layer->act != ACT_NONE || layer->drop > 0)
+                    NAME(activate)(y + r * w + at, w, (s1 - s0) * L, r, end, v0 * L + at, layer);
+            }
         }
     }
 }

@@ -208,19 +208,27 @@ static int NAME(is_packed)(matrix_t m, int64_t batch, int tiles) {
 
 /* ---- forward: y[r] = b[r] + sum over the row's columns of w[r, c] x[c] --------------------------------- */
 
-INLINE void NAME(forward_rows)(const int nv, const plan_t *p, const T *values, const T *bias, const T *x, T *y,
-                               int64_t y_stride, int64_t n, int64_t r0, int64_t r1) {
-    const int64_t w = nv * L;
-    const int32_t *col = p->col;
+/* Part of the entries of some rows, and what it is added to. */
+typedef struct {
+    const int64_t *from, *to; /* where the part of each row starts and ends */
+    const T *bias;            /* may be NULL */
+    int first;                /* whether y starts from the bias, or is there already */
+} NAME(rows_t);
+
+INLINE void NAME(forward_rows)(const int nv, const int32_t *col, const T *values, NAME(rows_t) of, const T *x,
+                               int64_t w, T *y, int64_t y_stride, int64_t n, int64_t r0, int64_t r1) {
     for (int64_t r = r0; r < r1; r++) {
         vec acc[WIDEST], odd[WIDEST];
-        T start = bias ? bias[r] : 0;
+        if (of.first) {
+            T start = of.bias ? of.bias[r] : 0;
 #pragma GCC unroll 8
-        for (int i = 0; i < nv; i++) {
-            acc[i] = (vec){0} + start;
-            odd[i] = (vec){0};
+            for (int i = 0; i < nv; i++) acc[i] = (vec){0} + start;
+        } else {
+            NAME(load)(acc, y + r * y_stride, nv, n);
         }
-        int64_t j = p->rowptr[r], end = p->rowptr[r + 1];
+#pragma GCC unroll 8
+        for (int i = 0; i < nv; i++) odd[i] = (vec){0};
+        int64_t j = of.from[r], end = of.to[r];
         /* few vectors: two chains hide the latency of the additions */
         if (nv < 4) {
             for (; j + 2 <= end; j += 2) {
@@ -246,27 +254,51 @@ INLINE void NAME(forward_rows)(const int nv, const plan_t *p, const T *values, c
     }
 }
 
-static void NAME(forward_tile)(int nv, const plan_t *p, const T *values, const T *bias, const T *x, T *y,
-                               int64_t y_stride, int64_t n, int64_t r0, int64_t r1) {
+static void NAME(forward_part)(int nv, const int32_t *col, const T *values, NAME(rows_t) of, const T *x,
+                               int64_t w, T *y, int64_t y_stride, int64_t n, int64_t r0, int64_t r1) {
     switch (nv) {
 #define CASE(k)                                                                                               \
     case k:                                                                                                   \
-        NAME(forward_rows)(k, p, values, bias, x, y, y_stride, n, r0, r1);                                    \
+        NAME(forward_rows)(k, col, values, of, x, w, y, y_stride, n, r0, r1);                                 \
         return;
         CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
 #undef CASE
     }
 }
 
+/* nv vectors of each row of x, which lie w elements apart. Where rows of the matrix are dense enough, a few of
+ * them meet a panel of x while it is in the first cache, and then the next panel. */
+static void NAME(forward_tile)(int nv, const plan_t *p, const T *values, const T *bias, const T *x, int64_t w,
+                               T *y, int64_t y_stride, int64_t n, int64_t r0, int64_t r1) {
+    const int64_t panels = near_panels(p, nv * VB);
+    NAME(rows_t) of = {p->rowptr, p->rowptr + 1, bias, 1};
+    if (panels < 2) {
+        NAME(forward_part)(nv, p->col, values, of, x, w, y, y_stride, n, r0, r1);
+        return;
+    }
+    for (int64_t r = r0; r < r1; r += TOGETHER) {
+        int64_t end = r + TOGETHER < r1 ? r + TOGETHER : r1, from[TOGETHER], to[TOGETHER];
+        for (int64_t i = r; i < end; i++) to[i - r] = p->rowptr[i];
+        of.from = from - r;
+        of.to = to - r;
+        for (int64_t panel = 0; panel < panels; panel++) {
+            next_panel(from, to, end - r, p->col, p->rowptr + r + 1, part(p->cols, panel, panels),
+                       part(p->cols, panel + 1, panels));
+            of.first = panel == 0;
+            NAME(forward_part)(nv, p->col, values, of, x, w, y, y_stride, n, r, end);
+        }
+    }
+}
+
 /* The same for a batch-major y: a few rows at a time, transposed while they are in the first cache. */
 static void NAME(forward_transposed)(const linear_t *job, int64_t v0, int64_t v1, const T *x, int64_t n,
                                      int64_t r0, int64_t r1) {
-    T rows[16 * WIDEST * VB / sizeof(T)] __attribute__((aligned(VB)));
+    T rows[TOGETHER * WIDEST * VB / sizeof(T)] __attribute__((aligned(VB)));
     const int64_t w = (v1 - v0) * L, step = job->y.batch_stride;
     T *y = (T *)job->y.data + v0 * L * step;
-    for (int64_t r = r0; r < r1; r += 16) {
-        int64_t end = r + 16 < r1 ? r + 16 : r1;
-        NAME(forward_tile)(v1 - v0, &job->plan, job->values, job->bias, x, rows - r * w, w, w, r, end);
+    for (int64_t r = r0; r < r1; r += TOGETHER) {
+        int64_t end = r + TOGETHER < r1 ? r + TOGETHER : r1;
+        NAME(forward_tile)(v1 - v0, &job->plan, job->values, job->bias, x, w, rows - r * w, w, w, r, end);
         NAME(transpose)(rows, w, y + r, step, end - r, n);
     }
 }
@@ -288,7 +320,7 @@ static void NAME(forward)(void *arg, int tid, int team, barrier_t *meet) {
         int64_t left = job->batch - v0 * L, n = left < w ? left : w;
         const T *tile = x + NAME(place)(p->cols, 0, v0, v1);
         if (job->y.batch_stride == 1)
-            NAME(forward_tile)(v1 - v0, p, job->values, job->bias, tile, (T *)job->y.data + v0 * L,
+            NAME(forward_tile)(v1 - v0, p, job->values, job->bias, tile, w, (T *)job->y.data + v0 * L,
                                job->y.feature_stride, n, r0, r1);
         else
             NAME(forward_transposed)(job, v0, v1, tile, n, r0, r1);
