@@ -95,8 +95,8 @@ def _agrees(backend: str | None) -> bool:
 
 COMPILER = "install a C compiler (gcc or clang) and run `pip install --force-reinstall --no-deps regraft`"
 INSTEAD = {
-    "numba": "numba's loops compute sparse linear layers, about half as fast as compiled kernels",
-    "csr": "torch's CSR products compute sparse linear layers, some three times slower than compiled kernels",
+    "numba": "numba's loops compute sparse linear layers; a step takes 1.5 times as long as compiled ones",
+    "csr": "torch's CSR products compute sparse linear layers; a step takes twice as long as compiled ones",
     None: "sparse layers compute through dense ones, many times slower than compiled kernels",
 }
 
