@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import torch
 from scipy.stats import ttest_ind
 from torch import nn
 
-from regraft import Topology, data, models, prune
+from regraft import Topology, data, models, prune, scores
 from regraft.data import Data, balanced_batch
 from regraft.diagnose import connectivity
 from regraft.probe import Probe
@@ -65,7 +66,7 @@ Method = Callable[[Cell], nn.Module]
 
 
 def upfront(
-    score: str, shots: int = 1, init: str | None = None, balanced: bool = True, **options: Any
+    score: str | scores.Score, shots: int = 1, init: str | None = None, balanced: bool = True, **options: Any
 ) -> Method:
     def method(cell: Cell) -> nn.Module:
         model = cell.model()
@@ -130,6 +131,33 @@ def gradual(first: float, rounds: int = EPOCHS) -> Method:
     return method
 
 
+@cache
+def example(seed: int, density: float, loaded: Data) -> scores.Example:
+    """What thesis 5 learns from: a network's scores, and its ticket of SynFlow in 5 rounds of 10 shots."""
+    cell = Cell(seed, density, loaded)
+
+    def train(model: nn.Module, start: int, stop: int | None) -> float:
+        return cell.train(model, EPOCHS if stop is None else stop - start)
+
+    probe = cell.probe()
+    found = prune.iterative(
+        cell.model, train, probe, score="synflow", density=density, rounds=5, shots=10, rewind_to=0
+    )
+    cell.train(found.model, EPOCHS)
+    candidates, _ = prune.candidates(cell.model())
+    rows = scores.features(candidates, probe)
+    return scores.Example(rows, scores.targets(candidates, found.model, probe))
+
+
+def learned(regressor: str) -> Method:
+    def method(cell: Cell) -> nn.Module:
+        seen = example(cell.seed + 100, cell.density, cell.data)
+        score = scores.fit([seen], regressor, generator=torch.Generator().manual_seed(cell.seed))
+        return upfront(score)(cell)
+
+    return method
+
+
 VARIANCE_FLOW = upfront("variance-flow", 100)
 SYNFLOW = upfront("synflow", 100)
 SNIP_REVIVED = upfront("snip", 100, revive=True)
@@ -157,6 +185,7 @@ METHODS: dict[str, Method] = {
     "synflow-from-bimodal": upfront("synflow", 100, "bimodal"),
     "variance-flow": VARIANCE_FLOW,
     "variance-flow-long": VARIANCE_FLOW,
+    **{f"learned-{name}": learned(name) for name in ("linear", "sgd", "tree", "mlp")},
     "fields": fields,
     "fields-long": fields,
     "fields-shuffled": control("shuffled", fields),
