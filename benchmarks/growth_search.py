@@ -10,8 +10,8 @@ Sparse ReLU MLPs on Fashion-MNIST (scikit-learn's digits where it is missing), t
 10 connections for each unit of the second layer. The layer looked at is the first of hidden units on hidden
 units ("hidden") or the one on pixels ("input"). The baseline is what RigL does: the dense gradient, then the
 K largest of the inactive positions. Times are medians of interleaved rounds in one process; ratios to the
-baseline are taken round by round. Memory is the peak of a process above its input. Recall is the share of
-found products that reach the baseline's K-th, all computed in float64.
+baseline are taken round by round. Memory is the peak of a process above its input. Recall is that of
+``search.recall`` against the baseline, of products computed in float64.
 """
 
 from __future__ import annotations
@@ -111,15 +111,15 @@ def dense(layer: Layer, k: int) -> Tensor:
 
 
 def recall(found: Found, layer: Layer, truth: Tensor) -> float:
-    """Share of the found products that reach the smallest of the truly best."""
+    """``search.recall`` with products in float64: rounding decides nothing."""
     r, c = layer["rows"].double(), layer["columns"].double()
     width = c.shape[0]
 
-    def size(index: Tensor) -> Tensor:
-        parts = [(r[at // width] * c[at % width]).sum(1).abs() for at in torch.split(index, 1 << 14)]
-        return torch.cat(parts)
+    def in_double(index: Tensor) -> Found:
+        parts = [(r[at // width] * c[at % width]).sum(1) for at in torch.split(index, 1 << 14)]
+        return Found(index, torch.cat(parts))
 
-    return float((size(found.index) >= size(truth).min() * (1 - 1e-5)).double().mean())
+    return search.recall(in_double(found.index), in_double(truth.sort().values))
 
 
 def memory_of(file: str, way: str, k: int) -> float:

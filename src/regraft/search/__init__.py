@@ -5,6 +5,7 @@ from regraft.search.lsh import Lsh
 from regraft.search.named import SEARCHES, by_name
 from regraft.search.norm_ordered import exact
 from regraft.search.protocol import METRICS, Found, Metric, Search
+from regraft.search.quality import recall
 from regraft.search.rounded import Bfloat16
 from regraft.search.svd import Svd
 
@@ -22,4 +23,5 @@ __all__ = [
     "Svd",
     "by_name",
     "exact",
+    "recall",
 ]
