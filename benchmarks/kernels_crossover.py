@@ -2,11 +2,13 @@
 
     python benchmarks/kernels_crossover.py                                         # the whole table, minutes
     python benchmarks/kernels_crossover.py --shapes 1000x1000 --batches 100 --densities 0.4,0.6,0.8
+    python benchmarks/kernels_crossover.py --shapes 1000x1000 --batches 1,2,8,100,512 --update
 
-Forward and backward of one linear layer on one thread; each cell says how many times faster the compressed
-way is than the dense layer, and in brackets than the materialised way. `regraft.kernels.dispatch` holds the
-rule that was read off this table. Inputs lie batch-major, as data does; between sparse layers of a model they
-lie feature-major (--layout), which needs no copy.
+Forward and backward of one linear layer on one thread (--threads), with SGD's update where asked for
+(--update); each cell says how many times faster the compressed way is than the dense layer, and in brackets
+than the materialised way. `regraft.kernels.dispatch` holds the rule that was read off this table. Inputs lie
+batch-major, as data does; between sparse layers of a model they lie feature-major (--layout), which needs no
+copy.
 """
 
 from __future__ import annotations
@@ -84,6 +86,7 @@ def main() -> None:
     parser.add_argument("--batches", default=None, help="joined by ','")
     parser.add_argument("--densities", default=None, help="joined by ','")
     parser.add_argument("--layout", choices=("batch", "features"), default="batch", help="of the inputs")
+    parser.add_argument("--update", action="store_true", help="with SGD's update of the parameters")
     arguments = parser.parse_args()
     set_threads(arguments.threads)
     shapes = SHAPES if arguments.shapes is None else numbers(arguments.shapes, shape_of)
@@ -96,7 +99,7 @@ def main() -> None:
         for batch in batches:
             cells = []
             for density in densities:
-                made = jobs(shape, batch, density, layout=arguments.layout)
+                made = jobs(shape, batch, density, layout=arguments.layout, update=arguments.update)
                 t = timings(made, "compressed", rounds=arguments.rounds)
                 cells.append(f"{1 / t['dense'].speedup:.2f} ({1 / t['materialised'].speedup:.2f})")
                 figures.append(

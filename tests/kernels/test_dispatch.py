@@ -45,6 +45,24 @@ def test_auto_takes_the_compressed_way_at_low_density(layer: nn.Module, calls: l
     assert calls == ["compressed"]
 
 
+@compiled
+@pytest.mark.parametrize("batch", [1, 100])
+def test_the_crossover_depends_on_threads(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    def crossover(mine: int, torchs: int) -> float:
+        monkeypatch.setattr(native, "get_threads", lambda: mine)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: torchs)
+        compressed = [d for d, w in weights.items() if dispatch.faster_compressed(w, batch)]
+        assert compressed == list(weights)[: len(compressed)]
+        return max(compressed)
+
+    weights = {nnz / 100: SparseWeight((10, 10), torch.arange(nnz), torch.ones(nnz)) for nnz in range(1, 101)}
+    monkeypatch.setattr(dispatch.backends, "current", lambda: "native")
+    alike = crossover(1, 1)
+    assert alike == crossover(2, 2) == crossover(4, 2)
+    assert alike > crossover(1, 2) > crossover(1, 16) > 0.1
+    assert alike < dispatch.CROSSOVER["native"][batch <= 2] <= alike + 0.011
+
+
 @pytest.mark.parametrize("mode", dispatch.MODES)
 def test_all_modes_agree(layer: nn.Module, mode: str) -> None:
     x = torch.randn(33, 12)

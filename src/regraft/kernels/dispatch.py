@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from regraft.errors import unknown
-from regraft.kernels import backends, compressed, layout, materialised, plan
+from regraft.kernels import backends, compressed, layout, materialised, native, plan
 from regraft.weight import SparseWeight
 
 MODES = ("auto", "compressed", "materialised")
@@ -88,20 +88,29 @@ def backend() -> str | None:
     return backends.current()
 
 
-# The compressed way wins below these densities, the second one at batches of one or two. Compiled kernels:
-# measured with forward and backward of layers from 100x100 to 4000x4000 at batches of 1 to 512
-# (benchmarks/kernels_crossover.py). The others: of one 1000x1000 layer at a batch of 100
-# (benchmarks/backends.py), and lowered at small batches as the compiled ones are. All on one thread.
-CROSSOVER = {"native": (0.6, 0.4), "numba": (0.35, 0.23), "csr": (0.25, 0.17)}
+# The compressed way beats the materialised one below these densities, the second at batches of one or two,
+# with as many threads for both. Measured on one thread. Compiled kernels: forward, backward and update of
+# layers from 100x100 to 4000x4000 at batches of 1 to 512 (benchmarks/kernels_crossover.py --update). The
+# others: a layer of 1000x1000 at a batch of 100 (benchmarks/backends.py), lowered at small batches.
+CROSSOVER = {"native": (0.8, 0.6), "numba": (0.35, 0.23), "csr": (0.25, 0.17)}
+# What the materialised way spends on moving values and gradients instead of dense products, as measured.
+MOVING = (0.15, 0.6)
 
 
 def faster_compressed(weight: SparseWeight, batch: int) -> bool:
-    """Whether the compressed way is the faster one for a linear layer, by the measured crossovers."""
+    """Whether the compressed way is the faster one for a linear layer, by the measured crossovers.
+
+    Where torch has more threads than the kernels (``regraft.set_threads``, at first 1), the crossover is
+    lower, by as much as they shorten the dense products.
+    """
     name = backends.current()
     if name is None:
         return False
-    many, few = CROSSOVER[name]
-    return weight.nnz < (many if batch > 2 else few) * weight.size
+    few = 1 if batch <= 2 else 0
+    # torch's CSR products have torch's threads, numba's loops one
+    mine = {"native": native.get_threads(), "numba": 1}.get(name, torch.get_num_threads())
+    products = (1 - MOVING[few]) * min(1.0, mine / torch.get_num_threads())
+    return weight.nnz < CROSSOVER[name][few] * (MOVING[few] + products) * weight.size
 
 
 def linear(x: Tensor, weight: SparseWeight, bias: Tensor | None) -> Tensor:
