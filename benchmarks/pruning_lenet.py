@@ -241,8 +241,10 @@ def read(path: Path) -> list[dict[str, Any]]:
 def table(cells: list[dict[str, Any]]) -> None:
     """Mean, spread and number of seeds beside the published figure, and Welch's tests."""
     groups: dict[tuple[str, float], list[float]] = {}
-    for cell in cells:
-        groups.setdefault((cell["method"], cell["density"]), []).append(cell["accuracy"])
+    for method, density, _, accuracy in sorted(
+        {(c["method"], c["density"], c["seed"], c["accuracy"]) for c in cells}
+    ):
+        groups.setdefault((method, density), []).append(accuracy)
     print("| method |" + "".join(f" {100 * d:g} % | thesis |" for d in DENSITIES))
     print("|---|" + "---|" * 2 * len(DENSITIES))
     for method in METHODS:
