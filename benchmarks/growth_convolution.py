@@ -104,8 +104,12 @@ def line(rows: list[dict[str, Any]], static: dict[int, float]) -> tuple[str, ...
     """One method at one density; the gain on static is the mean and range over seeds that both have."""
     accuracy = [c["accuracy"] for c in rows]
     gains = [c["accuracy"] - static[c["seed"]] for c in rows if c["seed"] in static]
-    first, mean = rows[0], lambda name: statistics.fmean(c[name] for c in rows)
+    first = rows[0]
     compared = gains and first["method"] != "static"
+
+    def mean(name: str) -> float:
+        return statistics.fmean(c[name] for c in rows)
+
     return (
         f"{first['density']:g}",
         f"{len(rows)}",
