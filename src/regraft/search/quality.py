@@ -13,7 +13,8 @@ TOLERANCE = 1e-5  # of the k-th best key: two ways to sum up one product in floa
 
 @torch.no_grad()
 def recall(found: Found, best: Found, *, metric: Metric = "abs") -> float:
-    """Share of the k best connections that a search found: |{p in found: key(p) >= the k-th best key}| / k.
+    """Share of the k best connections that a search found: positions p of ``found`` whose key is at
+    least the k-th best, divided by k.
 
     Which of several equal products are among the k best is arbitrary, so that a position counts where it is
     one of ``best``, or where its product is no worse than the worst of theirs up to rounding (a relative
