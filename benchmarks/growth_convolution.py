@@ -10,7 +10,7 @@ interrupted study goes on:
 The thesis's scale, for a large machine, with the full CIFAR-100 in DIR:
 
     python benchmarks/growth_convolution.py --data-dir DIR --model wrn-28-5 --epochs 70 --batch-size 256 \\
-        --per-class 500 --test-per-class 100 --lr 0.1 --device cuda
+        --per-class 500 --test-per-class 100 --lr 0.1 --every 1 --device cuda
 
 All convolutions are sparse, each with the same density; the classifier stays dense. All sparse networks of a
 seed and density begin with the same connections and values. No topology changes in the last epoch. --every is
