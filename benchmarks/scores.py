@@ -8,8 +8,8 @@ The ratio is to what autograd alone takes: forward and backward of the dense tor
 
 from __future__ import annotations
 
+import argparse
 import copy
-import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -31,10 +31,13 @@ def dense_pass(model: nn.Module, x: Tensor, y: Tensor) -> object:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("models", nargs="*", choices=SHAPES, metavar="MODEL", help="default: both")
+    args = parser.parse_args()
     torch.set_num_threads(1)
     timed: dict[str, Score] = {n: s for n, s in SCORES.items() if n != "grasp-magnitude"}
     timed["stacked(magnitude, synflow)"] = Stacked(scores.magnitude, scores.synflow)
-    for name in sys.argv[1:] or SHAPES:
+    for name in args.models or SHAPES:
         shape, g = SHAPES[name], torch.Generator().manual_seed(0)
         dense = models.build(name, input_shape=shape, classes=10, generator=g)
         model = sparsify(copy.deepcopy(dense), density=1.0)
