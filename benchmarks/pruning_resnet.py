@@ -1,7 +1,7 @@
 """Every score on a residual network: does a layer die, what is effective, and what does it cost?
 
-    REGRAFT_DATA=... OMP_NUM_THREADS=1 python benchmarks/pruning_resnet.py layers [MODEL]
-    OMP_NUM_THREADS=1 python benchmarks/pruning_resnet.py cost [MODEL]
+    python benchmarks/pruning_resnet.py layers --data-dir DIR [--model resnet-20]
+    python benchmarks/pruning_resnet.py cost
 
 ``layers``: each score at 10, 5 and 2 % on CIFAR-100 images, without a floor and with one. ``cost``: 100 shots
 of SynFlow.
@@ -9,10 +9,11 @@ of SynFlow.
 
 from __future__ import annotations
 
+import argparse
 import copy
-import sys
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,9 +39,9 @@ SCORES: dict[str, dict[str, Any]] = {
 }
 
 
-def setting(name: str, samples: int) -> tuple[nn.Module, Probe]:
+def setting(name: str, samples: int, data_dir: Path | None) -> tuple[nn.Module, Probe]:
     """CIFAR-100's training images, a network, and a probe of ``samples`` images as they come."""
-    images = data.load("cifar100-subset")
+    images = data.load("cifar100-subset", data_dir=data_dir)
     model = models.build(
         name, input_shape=images.input_shape, classes=images.classes, generator=seeds.stream(0, "init")
     )
@@ -59,9 +60,9 @@ def ticket_of(name: str, model: nn.Module, probe: Probe, density: float, floor: 
         )
 
 
-def layers(name: str) -> None:
+def layers(name: str, data_dir: Path | None) -> None:
     """A line per score and density."""
-    model, probe = setting(name, 100)
+    model, probe = setting(name, 100, data_dir)
     print(f"{'score':41} density floor   dead  cut  effective  outputs  seconds", flush=True)
     for score in SCORES:
         for density in DENSITIES:
@@ -90,6 +91,17 @@ def cost(name: str) -> None:
     print(f"{name}: 100 shots of SynFlow, {sorted(taken)[1]:.1f} s ({min(taken):.1f} to {max(taken):.1f})")
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("what", choices=("layers", "cost"))
+    parser.add_argument("--model", default="resnet-20")
+    parser.add_argument("--data-dir", type=Path, help="folder with data sets; default: REGRAFT_DATA")
+    args = parser.parse_args()
+    if args.what == "cost":
+        cost(args.model)
+    else:
+        layers(args.model, args.data_dir)
+
+
 if __name__ == "__main__":
-    command, *rest = sys.argv[1:] or ["layers"]
-    {"layers": layers, "cost": cost}[command]((rest or ["resnet-20"])[0])
+    main()

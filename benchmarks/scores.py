@@ -1,6 +1,6 @@
 """What scoring costs: 100 evaluations of each score over all candidates, on one thread.
 
-    python benchmarks/scores.py [lenet-300-100 | resnet-20] ...
+    python benchmarks/scores.py [--models lenet-300-100 resnet-20]
 
 The ratio is to what autograd alone takes: forward and backward of the dense torch model on the same batch of
 100 samples, in float32, taken in turn with the score.
@@ -32,12 +32,12 @@ def dense_pass(model: nn.Module, x: Tensor, y: Tensor) -> object:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("models", nargs="*", choices=SHAPES, metavar="MODEL", help="default: both")
+    parser.add_argument("--models", nargs="+", choices=SHAPES, default=list(SHAPES), metavar="NAME")
     args = parser.parse_args()
     torch.set_num_threads(1)
     timed: dict[str, Score] = {n: s for n, s in SCORES.items() if n != "grasp-magnitude"}
     timed["stacked(magnitude, synflow)"] = Stacked(scores.magnitude, scores.synflow)
-    for name in args.models or SHAPES:
+    for name in args.models:
         shape, g = SHAPES[name], torch.Generator().manual_seed(0)
         dense = models.build(name, input_shape=shape, classes=10, generator=g)
         model = sparsify(copy.deepcopy(dense), density=1.0)
