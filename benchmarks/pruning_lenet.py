@@ -176,6 +176,7 @@ METHODS: dict[str, Method] = {
     "grasp-magnitude-100-t1-drawn": upfront("grasp:temperature=1:magnitude=yes", 100, balanced=False),
     "synflow-1": upfront("synflow"),
     "synflow-100": SYNFLOW,
+    "synflow-100-long": SYNFLOW,
     "snip-on-snip": upfront("stacked(snip, snip)", 100),
     "snip-on-snip-revived": upfront("stacked(snip, snip)", 100, revive=True),
     "grasp-then-magnitude": upfront("stacked(grasp:temperature=1, magnitude)", 100),
