@@ -128,3 +128,22 @@ def label_line(ax: Any, x: Sequence[float], y: Sequence[float], words: str, **lo
 def read_figures(paths: Iterable[Path]) -> list[dict[str, Any]]:
     """Rows of figures from files that ``--json`` wrote."""
     return [row for path in paths for row in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def read_cells(path: Path) -> list[dict[str, Any]]:
+    """The finished cells of a study, one JSON object a line; a line that a kill cut short is left out."""
+    cells = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            cells.append(json.loads(line))
+        except json.JSONDecodeError:
+            print(f"{path}: a line that was cut short is left out", file=sys.stderr)
+    return cells
+
+
+def add_cell(path: Path, cell: Mapping[str, Any]) -> None:
+    """One more line, after a line that a kill cut short too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
+    with path.open("a", encoding="utf-8") as file:
+        file.write(("" if whole else "\n") + json.dumps(cell) + "\n")

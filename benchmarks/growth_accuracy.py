@@ -12,13 +12,13 @@ topology changes in the last epoch.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from _common import add_cell, read_cells
 from regraft import data
 from regraft.train import Recipe, train_recipe
 
@@ -106,8 +106,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="only show what is there")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    cells = [json.loads(line) for line in args.out.read_text().splitlines()] if args.out.exists() else []
+    cells = read_cells(args.out)
     done = {(c["method"], c["seed"], c["epochs"], c["lr"]) for c in cells}
     missing = [
         (method, seed)
@@ -118,8 +117,7 @@ def main() -> None:
     for method, seed in [] if args.table else missing[: args.most]:
         made = cell(method, seed, args)
         cells.append(made)
-        with args.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(made) + "\n")
+        add_cell(args.out, made)
         print(f"{method}, seed {seed}: {made['accuracy']:.2f} % in {made['seconds']:.0f} s", flush=True)
     table([c for c in cells if (c["epochs"], c["lr"]) == (args.epochs, args.lr)])
 

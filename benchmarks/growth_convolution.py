@@ -20,7 +20,6 @@ the time between updates of the two methods that do not wait for the end of an e
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import Any
 
 import torch
 
+from _common import add_cell, read_cells
 from regraft import data
 from regraft.data import Data
 from regraft.train import Recipe, train_recipe
@@ -172,10 +172,8 @@ def options() -> argparse.Namespace:
 def main() -> None:
     args = options()
     torch.set_num_threads(1)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    lines = args.out.read_text(encoding="utf-8").splitlines() if args.out.exists() else []
     asked = settings(args)
-    cells = [c for c in map(json.loads, lines) if {name: c[name] for name in SETTINGS} == asked]
+    cells = [c for c in read_cells(args.out) if {name: c[name] for name in SETTINGS} == asked]
     done = {(c["method"], c["density"], c["seed"]) for c in cells}
     missing = [] if args.table else [key for key in wanted(args) if key not in done][: args.most]
     if missing:
@@ -185,8 +183,7 @@ def main() -> None:
         )  # fmt: skip
     for key in missing:
         cells.append(row := cell(*key, made, args))
-        with args.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        add_cell(args.out, row)
         method, density, seed = key
         print(
             f"{method}, density {density:g}, seed {seed}: {row['accuracy']:.2f} % in {row['seconds']:.0f} s",

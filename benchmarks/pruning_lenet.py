@@ -11,7 +11,6 @@ again; `--table` prints what is there and runs nothing.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import torch
 from scipy.stats import ttest_ind
 from torch import nn
 
+from _common import add_cell, read_cells
 from regraft import Topology, data, models, prune, scores
 from regraft.data import Data, balanced_batch
 from regraft.diagnose import connectivity
@@ -233,12 +233,6 @@ def run(method: str, cell: Cell) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """The finished cells; a line that a kill cut short is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
-
-
 def table(cells: list[dict[str, Any]]) -> None:
     """Mean, spread and number of seeds beside the published figure, and Welch's tests."""
     groups: dict[tuple[str, float], list[float]] = {}
@@ -279,9 +273,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/pruning-lenet.jsonl"))
     parser.add_argument("--table", action="store_true", help="print what is there, run nothing")
     args = parser.parse_args()
-    cells = read(args.out)
+    cells = read_cells(args.out)
     if not args.table:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(1)
         loaded = data.load(args.data, data_dir=args.data_dir)
         done = {(c["method"], c["density"], c["seed"]) for c in cells}
@@ -291,8 +284,7 @@ def main() -> None:
                     if (method, density, seed) in done:
                         continue
                     line = run(method, Cell(seed, density, loaded))
-                    with args.out.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(line) + "\n")
+                    add_cell(args.out, line)
                     print(f"{method} {density:g} seed {seed}: {line['accuracy']:.2f}", flush=True)
                     cells.append(line)
     table(cells)
