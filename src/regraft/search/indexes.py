@@ -110,7 +110,32 @@ class Faiss:
 
 
 @dataclass(frozen=True)
-class Hnswlib:
+class _Graph:
+    """What the searches through a graph of neighbours share."""
+
+    k_similar: float = 0.15
+    links: int = 16
+    effort: int = 100
+
+    def __post_init__(self) -> None:
+        check_k_similar(self.k_similar)
+        _check_positive("links", self.links)
+        _check_positive("effort", self.effort)
+
+    @torch.no_grad()
+    def __call__(
+        self, rows: Tensor, columns: Tensor, k: int, exclude: Tensor | None = None, *, metric: Metric = "abs"
+    ) -> Found:
+        query = door(rows, columns, k, exclude, metric)
+        return by_neighbours(query, self._nearest(query), self.k_similar)
+
+    def _nearest(self, query: Query) -> Nearest:
+        """The index over the query's columns, as a function."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Hnswlib(_Graph):
     """Search through a graph of hnswlib (Malkov and Yashunin 2018), built anew at each call.
 
     Args:
@@ -123,23 +148,10 @@ class Hnswlib:
         MissingDependency: on the call, without the extra ``regraft[hnswlib]``.
     """
 
-    k_similar: float = 0.15
-    links: int = 16
-    effort: int = 100
-
-    def __post_init__(self) -> None:
-        check_k_similar(self.k_similar)
-        _check_positive("links", self.links)
-        _check_positive("effort", self.effort)
-
-    @torch.no_grad()
-    def __call__(
-        self, rows: Tensor, columns: Tensor, k: int, exclude: Tensor | None = None, *, metric: Metric = "abs"
-    ) -> Found:
-        query = door(rows, columns, k, exclude, metric)
+    def _nearest(self, query: Query) -> Nearest:
         hnswlib = _library("hnswlib", "hnswlib", "hnswlib")
         data, threads = _columns(query), native.get_threads()
-        index = hnswlib.Index(space="l2" if metric == "l2" else "ip", dim=data.shape[1])
+        index = hnswlib.Index(space="l2" if query.metric == "l2" else "ip", dim=data.shape[1])
         index.init_index(max_elements=data.shape[0], M=self.links, ef_construction=self.effort, random_seed=1)
         index.add_items(data, num_threads=1)  # in order, so that the graph is the same every time
 
@@ -152,11 +164,11 @@ class Hnswlib:
                 return np.tile(np.arange(data.shape[0], dtype=np.int64), (queries.shape[0], 1))
             return np.asarray(found).astype(np.int64)
 
-        return by_neighbours(query, nearest, self.k_similar)
+        return nearest
 
 
 @dataclass(frozen=True)
-class Nmslib:
+class Nmslib(_Graph):
     """Search through a graph of nmslib (Boytsov and Naidan 2013), built anew at each call (thesis 4).
 
     Args:
@@ -169,23 +181,10 @@ class Nmslib:
         MissingDependency: on the call, without the extra ``regraft[nmslib]``.
     """
 
-    k_similar: float = 0.15
-    links: int = 16
-    effort: int = 100
-
-    def __post_init__(self) -> None:
-        check_k_similar(self.k_similar)
-        _check_positive("links", self.links)
-        _check_positive("effort", self.effort)
-
-    @torch.no_grad()
-    def __call__(
-        self, rows: Tensor, columns: Tensor, k: int, exclude: Tensor | None = None, *, metric: Metric = "abs"
-    ) -> Found:
-        query = door(rows, columns, k, exclude, metric)
+    def _nearest(self, query: Query) -> Nearest:
         nmslib = _library("nmslib", "nmslib", "nmslib")
         threads = native.get_threads()
-        index = nmslib.init(method="hnsw", space="l2" if metric == "l2" else "negdotprod")
+        index = nmslib.init(method="hnsw", space="l2" if query.metric == "l2" else "negdotprod")
         index.addDataPointBatch(_columns(query))
         index.createIndex({"M": self.links, "efConstruction": self.effort, "indexThreadQty": 1, "post": 0})
 
@@ -196,4 +195,4 @@ class Nmslib:
                 found[row, : near.shape[0]] = near
             return found
 
-        return by_neighbours(query, nearest, self.k_similar)
+        return nearest
