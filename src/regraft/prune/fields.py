@@ -71,16 +71,18 @@ def receptive_fields(
         raise InputError(f"locality is {locality!r}, but must be a finite exponent of 0 or more")
     work, weights = candidates(model, include, exclude)
     _check_chain(weights)
-    widths = [w.shape[0] for w in weights.values()]
-    counts = plan([(w.shape[0], w.shape[1]) for w in weights.values()], round(density * _size(weights)))
-    batches = _inputs(work, weights, probe)
+    shapes = [(w.shape[0], w.shape[1]) for w in weights.values()]
+    counts = plan(shapes, round(density * sum(w.size for w in weights.values())))
+    batches = [x for x, _ in probe.require_batches("receptive_fields")]
+    entering = _inputs(work, weights, batches)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    usable = torch.ones(next(iter(weights.values())).shape[1], dtype=torch.bool)
+    usable = torch.ones(shapes[0][1], dtype=torch.bool)
     following = [*list(weights)[1:], None]
-    for (name, weight), fans, width, after in zip(weights.items(), counts, widths, following, strict=True):
-        first = name == next(iter(weights))
+    for (name, weight), fans, (width, _), after in zip(
+        weights.items(), counts, shapes, following, strict=True
+    ):
         dense = weight.dense().detach()
-        share = _share(weight, _entering(work, name, batches), locality if first else 0.0)
+        share = _share(weight, entering, locality)
         share = share.masked_fill(~usable.to(share.device), -1.0)  # after all that are kept
         worth = share.sum(1)
         if after is not None:
@@ -91,7 +93,8 @@ def receptive_fields(
         of_unit = torch.zeros(width, dtype=torch.int64)
         of_unit[units.cpu()] = torch.tensor(fans)
         _cut(weight, dense, _best(share, of_unit.tolist(), generator, name))
-        usable = of_unit > 0
+        if after is not None:
+            usable, locality, entering = of_unit > 0, 0.0, _entering(work, after, batches)
     return Topology({name: (tuple(w.shape), w.index) for name, w in weights.items()})
 
 
@@ -217,9 +220,8 @@ def _check_chain(weights: Mapping[str, SparseWeight]) -> None:
         before = weight.shape[0]
 
 
-def _inputs(model: nn.Module, weights: Mapping[str, SparseWeight], probe: Probe) -> list[Tensor]:
-    """The probe's inputs, if correlations can be had of them."""
-    batches = [x for x, _ in probe.require_batches("receptive_fields")]
+def _inputs(model: nn.Module, weights: Mapping[str, SparseWeight], batches: Sequence[Tensor]) -> Tensor:
+    """What enters the first layer, if correlations can be had of it."""
     name, features = next((n, w.shape[1]) for n, w in weights.items())
     try:
         x = _entering(model, name, batches)
@@ -232,8 +234,4 @@ def _inputs(model: nn.Module, weights: Mapping[str, SparseWeight], probe: Probe)
         raise InputError(f"correlations need two samples at least, but the probe has {x.shape[0]}")
     if not bool(x.isfinite().all()):
         raise InputError("the probe's inputs are not all finite: look for NaN or infinity in the data")
-    return batches
-
-
-def _size(weights: Mapping[str, SparseWeight]) -> int:
-    return sum(w.size for w in weights.values())
+    return x
