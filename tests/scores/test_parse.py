@@ -10,7 +10,18 @@ import torch
 
 from regraft import scores
 from regraft.errors import FileError, InputError
-from regraft.scores import SCORES, Inverted, Learned, Regressor, Saliency, Score, Stacked, parse, text_of
+from regraft.scores import (
+    SCORES,
+    Connectivity,
+    Inverted,
+    Learned,
+    Regressor,
+    Saliency,
+    Score,
+    Stacked,
+    parse,
+    text_of,
+)
 from regraft.signals import HessianGradient
 
 READ: dict[str, Score] = {
@@ -20,6 +31,7 @@ READ: dict[str, Score] = {
     "inverted(snip)": Inverted(scores.snip),
     "grasp:temperature=1.0": Saliency(HessianGradient(1.0)),
     "grasp:temperature=1.0:magnitude=yes": Saliency(HessianGradient(1.0), magnitude_of=True),
+    "connectivity:importance=strength:power=0.5": Connectivity("strength", 0.5),
     "snip:normalise=yes": replace(scores.snip, normalise=True),
     "stacked(inverted(grasp:temperature=2.0), stacked(magnitude, snip, random))": Stacked(
         Inverted(Saliency(HessianGradient(2.0))), Stacked(scores.magnitude, scores.snip, scores.random)

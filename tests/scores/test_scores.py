@@ -14,7 +14,7 @@ from regraft import SparseWeight, kernels, sparsify
 from regraft import scores as family
 from regraft.errors import InputError, MismatchError
 from regraft.probe import Probe
-from regraft.scores import Inverted, Learned, Regressor, Saliency, Score, Stacked, weights_of
+from regraft.scores import Connectivity, Inverted, Learned, Regressor, Saliency, Score, Stacked, weights_of
 from regraft.select import Globally
 from regraft.signals import HessianGradient, gradient
 
@@ -28,6 +28,7 @@ CASES: dict[str, Score] = {
     "grasp-magnitude": family.grasp_magnitude,
     "synflow": family.synflow,
     "variance-flow": family.variance_flow,
+    "connectivity": Connectivity(),
     "stacked": Stacked(family.snip, family.grasp, family.synflow, signed=True),
     "inverted": Inverted(family.snip),
     "learned": Learned(LINE),

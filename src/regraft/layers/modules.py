@@ -244,6 +244,17 @@ def sparse_layers(model: nn.Module) -> dict[str, SparseLayer]:
     return {name: m for name, m in model.named_modules() if isinstance(m, SparseLayer)}
 
 
+def input_units(layer: SparseLayer) -> Tensor:
+    """Input unit (channel) of each connection among all units of the layer's input, int64 [nnz]: the channels
+    of a grouped convolution are counted over all groups."""
+    units = layer.weight.input_units()
+    if isinstance(layer, SparseConv) and layer.groups > 1:
+        per_group = layer.weight.shape[0] // layer.groups
+        group = torch.div(layer.weight.rows(), per_group, rounding_mode="floor")
+        units = units + group * layer.weight.shape[1]
+    return units
+
+
 def fill(dense: nn.Module, sparse: SparseLayer) -> None:
     """Put weight and bias of a sparse layer into a dense one of its kind."""
     with torch.no_grad():

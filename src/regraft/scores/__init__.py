@@ -6,6 +6,7 @@ entries that stay.
 
 from regraft.scores.basic import magnitude, random
 from regraft.scores.composed import Inverted, Stacked
+from regraft.scores.connectivity import Connectivity
 from regraft.scores.features import FOUR, TEN, features
 from regraft.scores.learned import Example, Learned, fit, targets
 from regraft.scores.named import SCORES, by_name
@@ -15,7 +16,8 @@ from regraft.scores.regressors import REGRESSORS, Perceptron, Regressor
 from regraft.scores.saliency import Saliency, grasp, grasp_magnitude, snip, synflow, variance_flow
 
 __all__ = [
-    "FOUR", "REGRESSORS", "SCORES", "TEN", "Example", "Inverted", "Learned", "Perceptron", "Regressor",
-    "Saliency", "Score", "Stacked", "Vectors", "by_name", "features", "fit", "grasp", "grasp_magnitude",
-    "magnitude", "parse", "random", "snip", "synflow", "targets", "text_of", "variance_flow", "weights_of",
+    "FOUR", "REGRESSORS", "SCORES", "TEN", "Connectivity", "Example", "Inverted", "Learned", "Perceptron",
+    "Regressor", "Saliency", "Score", "Stacked", "Vectors", "by_name", "features", "fit", "grasp",
+    "grasp_magnitude", "magnitude", "parse", "random", "snip", "synflow", "targets", "text_of",
+    "variance_flow", "weights_of",
 ]  # fmt: skip

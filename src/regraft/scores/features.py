@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from regraft.errors import InputError, unknown
 from regraft.layers import SparseLinear
-from regraft.layers.modules import SparseConv, SparseLayer, sparse_layers
+from regraft.layers.modules import SparseLayer, input_units, sparse_layers
 from regraft.probe import Probe
 from regraft.scores.named import SCORES
 from regraft.scores.protocol import Vectors, weights_of
@@ -147,7 +147,7 @@ def _units(
             raise InputError(
                 f"the layer of '{name}' is not used by the model, so its units have no activation"
             )
-        inputs, outputs = _input_units(layer), layer.weight.rows()
+        inputs, outputs = input_units(layer), layer.weight.rows()
         found[name] = {
             "input-max": before.largest[inputs], "output-max": after.largest[outputs],
             "input-mean": (before.total / before.count)[inputs],  # type: ignore[index]
@@ -182,14 +182,3 @@ def _flat(x: Tensor, layer: SparseLayer) -> Tensor:
         return x.detach().double().reshape(-1, x.shape[-1])
     channel = x.ndim - (len(layer.weight.shape) - 1)
     return x.detach().double().movedim(channel, -1).reshape(-1, x.shape[channel])
-
-
-def _input_units(layer: SparseLayer) -> Tensor:
-    """Input unit of each connection among all units of the layer's input."""
-    units = layer.weight.input_units()
-    if isinstance(layer, SparseConv) and layer.groups > 1:
-        per_group = layer.weight.shape[0] // layer.groups
-        units = (
-            units + torch.div(layer.weight.rows(), per_group, rounding_mode="floor") * layer.weight.shape[1]
-        )
-    return units

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from regraft.errors import unknown
 from regraft.scores.basic import magnitude, random
+from regraft.scores.connectivity import Connectivity
 from regraft.scores.protocol import Score
 from regraft.scores.saliency import grasp, grasp_magnitude, snip, synflow, variance_flow
 
 SCORES: dict[str, Score] = {
     "magnitude": magnitude,
     "random": random,
+    "connectivity": Connectivity(),
     "snip": snip,
     "grasp": grasp,
     "grasp-magnitude": grasp_magnitude,

@@ -9,6 +9,7 @@ from typing import Any
 
 from regraft.errors import InputError, unknown
 from regraft.scores.composed import Inverted, Stacked
+from regraft.scores.connectivity import Connectivity
 from regraft.scores.learned import Learned
 from regraft.scores.named import SCORES
 from regraft.scores.protocol import Score
@@ -122,6 +123,7 @@ _OPTIONS: dict[str, dict[str, Callable[[str], Any]]] = {
     **{name: _SALIENCY for name, score in SCORES.items() if isinstance(score, Saliency)},
     "grasp": {"temperature": float, **_SALIENCY},
     "grasp-magnitude": {"temperature": float, **_SALIENCY},
+    "connectivity": {"importance": str, "power": float},
     "stacked": {"scale": str, "signed": _yes},
 }
 
@@ -131,6 +133,8 @@ def _made(name: str, parts: list[Score], options: dict[str, Any]) -> Score:
         return Stacked(*parts, **options)
     if name == "inverted":
         return Inverted(parts[0])
+    if name == "connectivity":
+        return Connectivity(**options)
     score = SCORES[name]
     if not isinstance(score, Saliency):
         return score
@@ -161,6 +165,8 @@ def text_of(score: Score) -> str:
             + ("" if score.scale == "one" else f":scale={score.scale}")
             + (":signed=yes" if score.signed else "")
         )
+    if isinstance(score, Connectivity):
+        return f"connectivity:importance={score.importance}:power={score.power}"
     if isinstance(score, Learned):
         return "learned"
     if isinstance(score, Saliency):
