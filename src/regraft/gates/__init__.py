@@ -1,0 +1,17 @@
+"""Gates that learn which units of several networks a student of their size needs (thesis 2)."""
+
+from regraft.gates.gated import Gated, gate_sizes
+from regraft.gates.hard_concrete import HardConcrete
+from regraft.gates.module import Gates
+from regraft.gates.penalty import GroupGates, Rising, decided, l0_loss
+
+__all__ = [
+    "Gated",
+    "Gates",
+    "GroupGates",
+    "HardConcrete",
+    "Rising",
+    "decided",
+    "gate_sizes",
+    "l0_loss",
+]
