@@ -4,7 +4,7 @@ A cell is one training of a wide residual network on CIFAR-100; each is a line o
 interrupted study goes on:
 
     python benchmarks/growth_convolution.py --data-dir DIR [--methods dense static ...] [--densities 0.2,0.1]
-    python benchmarks/growth_convolution.py --data-dir DIR --coarse --per-class 100 --epochs 4 --seeds 2
+    python benchmarks/growth_convolution.py --data-dir DIR --coarse --side 16 --densities 0.05 --per-class 500
     python benchmarks/growth_convolution.py --table ...   # of the cells that are there, with the same options
 
 The thesis's scale, for a large machine, with the full CIFAR-100 in DIR:
@@ -13,8 +13,9 @@ The thesis's scale, for a large machine, with the full CIFAR-100 in DIR:
         --per-class 500 --test-per-class 100 --lr 0.1 --every 1 --device cuda
 
 All convolutions are sparse, each with the same density; the classifier stays dense. All sparse networks of a
-seed and density begin with the same connections and values. No topology changes in the last epoch. --every is
-the time between updates of the two methods that do not wait for the end of an epoch.
+seed and density begin with the same connections and values. No topology changes in the last epoch. "Epoch" and
+"steps" (each --every of them) are the thesis's schedules; "cosine" replaces 30 % along a cosine each --cosine-every
+steps, alike for every rule but RigL's, whose updates end after 75 % of the training.
 """
 
 from __future__ import annotations
@@ -22,17 +23,21 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from scipy.stats import ttest_rel
 
 from _common import add_cell, read_cells
 from regraft import data
-from regraft.data import Data
+from regraft.data import Data, Split
 from regraft.train import Recipe, train_recipe
 
-EVERY = "every"  # stands for --every
+EVERY, COSINE_EVERY = "every", "cosine_every"  # stand for the options
+COSINE = {"rate": "cosine", "zeta": 0.3, "evolve_every": COSINE_EVERY}
 METHODS: dict[str, dict[str, Any]] = {
     "dense": {"dense": True},
     "static": {"evolve": "static"},
@@ -41,6 +46,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "L2, epoch": {"evolve": "search", "metric": "l2", "zeta": 0.05, "evolve_every": "epoch"},
     "abs(IP), steps": {"evolve": "search", "zeta": 0.01, "evolve_every": EVERY},
     "L2, steps": {"evolve": "search", "metric": "l2", "zeta": 0.01, "evolve_every": EVERY},
+    "random, cosine": {"evolve": "set-magnitude", **COSINE},
+    "rigl, cosine": {"evolve": "rigl", **COSINE},
+    "abs(IP), cosine": {"evolve": "search", **COSINE},
+    "L2, cosine": {"evolve": "search", "metric": "l2", **COSINE},
 }
 PUBLISHED = {  # WRN-28-5, 50,000 images, 70 epochs, one run each; the best where k_similar differs
     ("dense", 1.0): "74.83",
@@ -51,7 +60,8 @@ PUBLISHED = {  # WRN-28-5, 50,000 images, 70 epochs, one run each; the best wher
     ("static", 0.1): "65.92",  # table 3.5
 }
 SETTINGS = (
-    "model", "coarse", "per_class", "test_per_class", "epochs", "batch_size", "lr", "every", "device",
+    "model", "coarse", "side", "per_class", "test_per_class", "epochs", "batch_size", "lr", "every",
+    "cosine_every", "device",
 )  # fmt: skip
 
 
@@ -62,7 +72,8 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def cell(method: str, density: float, seed: int, made: Data, args: argparse.Namespace) -> dict[str, Any]:
     """The figures of one training."""
-    options = {k: args.every if v == EVERY else v for k, v in METHODS[method].items()}
+    named = {EVERY: args.every, COSINE_EVERY: args.cosine_every}
+    options = {k: named.get(v, v) for k, v in METHODS[method].items()}
     if method != "dense":
         options |= {
             "density": density, "allocate": "uniform", "exclude": ("fc",), "explore": method != "static",
@@ -83,11 +94,16 @@ def cell(method: str, density: float, seed: int, made: Data, args: argparse.Name
     }  # fmt: skip
 
 
+def shrunk(split: Split, side: int) -> Split:
+    """Images of side x side pixels, each the mean of a square of the 32 x 32."""
+    return Split(F.avg_pool2d(split.x, split.x.shape[-1] // side), split.y)
+
+
 def table(cells: list[dict[str, Any]]) -> None:
     """Mean and spread over seeds beside the thesis's figures, the gain on static, and where time went."""
     heads = (
-        "density", "seeds", "accuracy", "+-", "- static", "thesis", "loss", "replaced", "ever active", "s",
-        "search", "rewire",
+        "density", "seeds", "accuracy", "+-", "- static", "+-", "p", "thesis", "loss", "replaced",
+        "ever active", "s", "search", "rewire",
     )  # fmt: skip
     print(f"{'method':16} " + " ".join(f"{head:>11}" for head in heads))
     for density in sorted({c["density"] for c in cells}, reverse=True):
@@ -101,11 +117,14 @@ def table(cells: list[dict[str, Any]]) -> None:
 
 
 def line(rows: list[dict[str, Any]], static: dict[int, float]) -> tuple[str, ...]:
-    """One method at one density; the gain on static is the mean and range over seeds that both have."""
+    """One method at one density; the gain on static is the mean and spread over seeds that both have, with
+    the p of a paired t-test, two-sided."""
     accuracy = [c["accuracy"] for c in rows]
     gains = [c["accuracy"] - static[c["seed"]] for c in rows if c["seed"] in static]
     first = rows[0]
     compared = gains and first["method"] != "static"
+    pairs = [(c["accuracy"], static[c["seed"]]) for c in rows if c["seed"] in static]
+    p = ttest_rel(*zip(*pairs, strict=True)).pvalue if compared and len(gains) > 1 else 1.0
 
     def mean(name: str) -> float:
         return statistics.fmean(c[name] for c in rows)
@@ -115,7 +134,9 @@ def line(rows: list[dict[str, Any]], static: dict[int, float]) -> tuple[str, ...
         f"{len(rows)}",
         f"{statistics.fmean(accuracy):.2f}",
         f"{statistics.stdev(accuracy):.2f}" if len(rows) > 1 else "",
-        f"{min(gains):+.1f}..{max(gains):+.1f}" if compared else "",
+        f"{statistics.fmean(gains):+.2f}" if compared else "",
+        f"{statistics.stdev(gains):.2f}" if compared and len(gains) > 1 else "",
+        f"{p:.3f}" if compared and len(gains) > 1 else "",
         PUBLISHED.get((first["method"], first["density"]), ""),
         f"{mean('train_loss'):.3f}",
         f"{mean('dropped'):,.0f}",
@@ -162,6 +183,10 @@ def options() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--lr", type=float, default=0.05)
     parser.add_argument("--every", default="10", help="steps between updates of '..., steps' (default 10)")
+    parser.add_argument(
+        "--cosine-every", default="50", help="steps between updates of '..., cosine' (default 50)"
+    )
+    parser.add_argument("--side", type=int, default=32, help="of the images, 32, 16 or 8 (default 32)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("runs/growth-convolution.jsonl"))
     parser.add_argument("--most", type=int, default=10**9, help="cells to train in this call")
@@ -173,7 +198,7 @@ def main() -> None:
     args = options()
     torch.set_num_threads(1)
     asked = settings(args)
-    cells = [c for c in read_cells(args.out) if {name: c[name] for name in SETTINGS} == asked]
+    cells = [c for c in read_cells(args.out) if {name: c.get(name) for name in SETTINGS} == asked]
     done = {(c["method"], c["density"], c["seed"]) for c in cells}
     missing = [] if args.table else [key for key in wanted(args) if key not in done][: args.most]
     if missing:
@@ -181,6 +206,7 @@ def main() -> None:
             "cifar-100", data_dir=args.data_dir, coarse=args.coarse, per_class=args.per_class,
             test_per_class=args.test_per_class,
         )  # fmt: skip
+        made = replace(made, train=shrunk(made.train, args.side), test=shrunk(made.test, args.side))
     for key in missing:
         cells.append(row := cell(*key, made, args))
         add_cell(args.out, row)
