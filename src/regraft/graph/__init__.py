@@ -1,5 +1,8 @@
 """Which units of a network belong together, and what can be done with them as wholes."""
 
+from regraft.graph.check import check
 from regraft.graph.groups import Graph, Group, Kind, Slot
+from regraft.graph.take import take
+from regraft.graph.trace import trace
 
-__all__ = ["Graph", "Group", "Kind", "Slot"]
+__all__ = ["Graph", "Group", "Kind", "Slot", "check", "take", "trace"]

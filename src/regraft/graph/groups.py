@@ -12,10 +12,11 @@ from typing import Literal
 
 from regraft.errors import InputError, unknown
 
-Kind = Literal["make", "read", "through", "bias", "norm", "statistic"]
+Kind = Literal["make", "read", "through", "bias", "norm", "statistic", "zero"]
 """What a tensor does with the units of a slot: a weight that makes them (its output units), that reads them
 (its inputs), or both block by block (grouped and depthwise convolution); a bias or another parameter with
-one value a unit; scale and shift of a normalisation; its running statistics."""
+one value a unit; scale and shift of a normalisation; its running statistics. ``"zero"`` is no tensor, but the
+number of maps of zeros that a shortcut adds (``"shortcut.more"``)."""
 
 
 @dataclass(frozen=True, order=True)
@@ -26,7 +27,7 @@ class Slot:
     ``axis``.
 
     Attributes:
-        tensor: its name in the model; a sparse weight is called by its module, ``"0.weight"``, as a dense one.
+        tensor: its name in the model; a sparse weight has that of its module, ``"0.weight"``, as a dense one.
         axis: of the tensor's dense shape.
         kind: what the tensor does with the units.
         offset: where the units begin, other than 0 behind a concatenation.
@@ -54,12 +55,15 @@ class Group:
     """Units that must be treated alike.
 
     Attributes:
-        name: the first layer that makes the units; ``"input"`` for the network's own inputs.
+        name: the first layer that makes the units.
         units: how many there are.
-        slots: where they are, in the order in which the network computes.
-        fixed: why they cannot move (``"the network's input"``, ...), or None.
-        mixed_by: layers that normalise over the units (layer normalisation): units may change places, but
-            cutting one changes what the others compute.
+        slots: where they are, in the order in which the network computes. What a network reads from its input
+            belongs to no group.
+        fixed: why they cannot move (``"they are the network's output"``, ...), or None.
+        mixed_by: operations that look at all units together (layer normalisation, softmax): units may change
+            places, but cutting one changes what the others compute.
+        operations: what is done to each unit by itself between the layers, by name, in the order of the first
+            use: ``"relu"``, ``"maxpool2d"``, ``"add"``, ``"dropout"``, ...
     """
 
     name: str
@@ -67,6 +71,7 @@ class Group:
     slots: tuple[Slot, ...]
     fixed: str | None = None
     mixed_by: tuple[str, ...] = ()
+    operations: tuple[str, ...] = ()
 
     def of_kind(self, *kinds: Kind) -> tuple[Slot, ...]:
         """The slots of these kinds."""
@@ -114,7 +119,7 @@ class Graph:
         return tuple(group for group in self.groups if group.fixed is None)
 
     def along(self, tensor: str, axis: int) -> list[tuple[Group, Slot]]:
-        """The groups along one axis of a tensor, in order of position. Positions that no slot covers belong to
-        no group and stay as they are."""
+        """The groups along one axis of a tensor, in order of position. Positions that no slot covers
+        belong to no group and stay as they are."""
         found = [(g, s) for g in self.groups for s in g.slots if (s.tensor, s.axis) == (tensor, axis)]
         return sorted(found, key=lambda pair: pair[1].offset)
