@@ -6,6 +6,8 @@ The package is called ``merging`` so that ``regraft.merge`` can be the function.
 from regraft.merging.api import MergedLayer, merge, merge_files
 from regraft.merging.combine import RULES, Combine, addition, average, magnitude, nothing, random
 from regraft.merging.merger import Merger
+from regraft.merging.norms import reestimate_norms
+from regraft.merging.repair import repair
 from regraft.merging.resparsify import resparsify
 
 __all__ = [
@@ -20,5 +22,7 @@ __all__ = [
     "merge_files",
     "nothing",
     "random",
+    "reestimate_norms",
+    "repair",
     "resparsify",
 ]
