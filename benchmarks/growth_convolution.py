@@ -13,9 +13,9 @@ The thesis's scale, for a large machine, with the full CIFAR-100 in DIR:
         --per-class 500 --test-per-class 100 --lr 0.1 --every 1 --device cuda
 
 All convolutions are sparse, each with the same density; the classifier stays dense. All sparse networks of a
-seed and density begin with the same connections and values. No topology changes in the last epoch. "Epoch" and
-"steps" (each --every of them) are the thesis's schedules; "cosine" replaces 30 % along a cosine each --cosine-every
-steps, alike for every rule but RigL's, whose updates end after 75 % of the training.
+seed and density begin with the same connections and values. No topology changes in the last epoch. "Epoch"
+and "steps" (each --every of them) are the thesis's schedules; "cosine" replaces 30 % along a cosine each
+--cosine-every steps, alike for every rule but RigL's, whose updates end after 75 % of the training.
 """
 
 from __future__ import annotations
