@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from regraft import losses
-from regraft.errors import InputError
+from regraft.errors import InputError, MismatchError
 
 
 def outputs() -> tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]:
@@ -29,6 +29,14 @@ def test_mse_and_bce_and_nll() -> None:
     bce = -(onehot * np.log(p) + (1 - onehot) * np.log(1 - p)).mean()
     assert losses.by_name("bce")(output, y).item() == pytest.approx(bce)
     assert losses.by_name("nll")(output, y).item() == pytest.approx(-(onehot * z).sum(1).mean())
+
+
+def test_mse_of_numbers() -> None:
+    output, y = torch.randn(7, 2, dtype=torch.float64), torch.randn(7, 2, dtype=torch.float64)
+    expected = ((output.numpy() - y.numpy()) ** 2).mean()
+    assert losses.by_name("mse")(output, y).item() == pytest.approx(expected)
+    with pytest.raises(MismatchError, match=r"\(7, 1\), but the target \(7,\)"):
+        losses.mse(output[:, :1], y[:, 0])
 
 
 def test_errors() -> None:

@@ -1,4 +1,4 @@
-"""Losses by name: (output, label) -> mean over the batch."""
+"""Losses by name: (output, target) -> mean over the batch. Targets are labels; ``mse`` takes numbers too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from regraft.errors import InputError, unknown
+from regraft.errors import InputError, MismatchError, unknown
 from regraft.probe import Loss
 
 
@@ -31,8 +31,25 @@ class CrossEntropy:
 
 
 def mse(output: Tensor, y: Tensor) -> Tensor:
-    """Mean of (output - onehot)^2 over samples and classes."""
-    return F.mse_loss(output, F.one_hot(y, output.shape[1]).to(output))
+    """Mean of (output - target)^2 over samples and outputs.
+
+    The target is ``y`` itself where it has floating-point numbers, of the output's shape (regression), and
+    one-hot where it has labels [n].
+
+    >>> mse(Tensor([[0.0], [1.0]]), Tensor([[0.0], [3.0]])).item()
+    2.0
+
+    Raises:
+        MismatchError: numbers in another shape than the output's, which torch would repeat.
+    """
+    if not y.is_floating_point():
+        return F.mse_loss(output, F.one_hot(y, output.shape[1]).to(output))
+    if y.shape != output.shape:
+        raise MismatchError(
+            f"the output has shape {tuple(output.shape)}, but the target {tuple(y.shape)}: pass numbers of "
+            "the output's shape, as y.unsqueeze(1) for one output"
+        )
+    return F.mse_loss(output, y)
 
 
 def bce(output: Tensor, y: Tensor) -> Tensor:

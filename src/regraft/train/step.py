@@ -115,7 +115,8 @@ def _fused(model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer) -> Ca
     outputs = cast(Tensor, layers[-1].weight).shape[0]
 
     def step(x: Tensor, y: Tensor) -> Tensor:
-        value = compiled.step(x, F.one_hot(y, outputs).to(x) if loss is mse else y)
+        labels = loss is mse and not y.is_floating_point()
+        value = compiled.step(x, F.one_hot(y, outputs).to(x) if labels else y)
         # torch's schedules look here for whether the optimizer's step came before theirs
         optimizer._opt_called = True  # type: ignore[attr-defined]
         return torch.tensor(value, dtype=torch.float64)
