@@ -1,8 +1,10 @@
 """Which units of a network belong together, and what can be done with them as wholes."""
 
+from regraft.graph.activations import activations
 from regraft.graph.check import check
+from regraft.graph.concatenate import concatenate
 from regraft.graph.groups import Graph, Group, Kind, Slot
 from regraft.graph.take import take
 from regraft.graph.trace import trace
 
-__all__ = ["Graph", "Group", "Kind", "Slot", "check", "take", "trace"]
+__all__ = ["Graph", "Group", "Kind", "Slot", "activations", "check", "concatenate", "take", "trace"]
