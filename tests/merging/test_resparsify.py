@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from regraft import SparseWeight, Topology, merge, resparsify, sparsify
+from regraft import Merger, SparseWeight, Topology, merge, merge_files, resparsify, save, sparsify
 from regraft.errors import InputError, MismatchError
 from regraft.merging.keep import Best, budgets, magnitude
 from regraft.merging.networks import Layer
 from regraft.probe import Probe
+from regraft.scores import Connectivity
 
 MakeNet = Callable[..., nn.Module]
 
@@ -202,3 +204,27 @@ def test_resparsify_refuses(net: MakeNet) -> None:
         resparsify(net(0), 0.1, score=lambda model, probe=None: {})
     with pytest.raises(InputError, match=r"would keep no connection at density 0\.001"):
         resparsify(net(0), 0.001)
+
+
+def test_scores_by_name_see_the_merged_model(net: MakeNet, equal: Callable[..., bool]) -> None:
+    parents = [net(s) for s in range(3)]
+    by_name, itself = merge(parents, score="connectivity"), merge(parents, score=Connectivity())
+    assert equal(by_name, itself)
+    assert counts(by_name) == counts(merge(parents))
+    assert not equal(by_name, merge(parents))
+    merger = Merger()
+    for parent in parents:
+        merger.add(parent)
+    assert equal(merger.result(score="connectivity"), itself)
+    assert equal(
+        resparsify(merge(parents, density=None), counts=counts(itself), score="connectivity"), itself
+    )
+
+
+def test_files_in_blocks_refuse_scores_that_see_the_model(tmp_path: Path) -> None:
+    paths = [tmp_path / "a", tmp_path / "b"]
+    for path in paths:
+        save(sparsify(nn.Sequential(nn.Linear(7, 4)), 0.5), path)
+    with pytest.raises(InputError, match="the score 'snip' looks at the whole network"):
+        merge_files(paths, tmp_path / "m", score="snip")
+    assert not (tmp_path / "m").exists()

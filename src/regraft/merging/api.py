@@ -20,7 +20,7 @@ from regraft.merging.combine import Rule
 from regraft.merging.fill import fill
 from regraft.merging.keep import Density, Scope, budgets, check_scope, resparsified, value_score
 from regraft.merging.networks import Layer, Source, data_of, layers_of, opened, parent_of
-from regraft.merging.recipe import Recipe, collect, merged_layers, score_name, sparse_names
+from regraft.merging.recipe import Recipe, collect, known_score, merged_layers, score_name, sparse_names
 from regraft.merging.resparsify import resparsify
 from regraft.probe import Probe
 from regraft.scores import Score
@@ -36,6 +36,7 @@ def merge(
     score: str | Score = "magnitude",
     probe: Probe | None = None,
     over: str = "networks",
+    bias_density: float | None = None,
     generator: torch.Generator | None = None,
     into: nn.Module | None = None,
     out: PathLike | None = None,
@@ -60,10 +61,12 @@ def merge(
             a number is given.
         scope: ``"layer"``, or ``"global"``: the best of all layers together.
         score: what is kept first: ``"magnitude"``, ``"random"``, or a score ``(model, probe) -> vectors`` of
-            the merged model.
+            the merged model, also by name (see ``scores.parse``).
         probe: what a score may look at.
         over: what the average divides by: the number of ``"networks"``, or of those in which the weight is
             ``"present"``.
+        bias_density: share in (0, 1] of the bias of each linear and convolutional layer that stays, its
+            largest entries; the others become 0 (thesis 1, future work 3). None: all stay.
         generator: for the random rule and equal scores. The same seed gives the same network, from models,
             files or a ``Merger``.
         into: the model to fill, in place. Default: a copy of the first model, or a model built from the first
@@ -86,8 +89,9 @@ def merge(
         MismatchError: the networks differ in architecture.
         FileError: a file cannot be read or written.
     """
-    recipe = Recipe.of(weights, biases, over, keys.draw_seed(generator))
+    recipe = Recipe.of(weights, biases, over, keys.draw_seed(generator), bias_density)
     check_scope(scope)
+    score = known_score(score)
     with opened(networks) as parents:
         layers = layers_of(parents)
         counts = budgets(layers, density)
@@ -135,6 +139,7 @@ def merge_files(
     scope: Scope = "layer",
     score: str = "magnitude",
     over: str = "networks",
+    bias_density: float | None = None,
     generator: torch.Generator | None = None,
     block: int = BLOCK,
     provenance: Mapping[str, Any] | None = None,
@@ -175,7 +180,7 @@ def merge_files(
     """
     if block < 1:
         raise InputError(f"block is {block}, but must be at least 1 position")
-    recipe = Recipe.of(weights, biases, over, keys.draw_seed(generator))
+    recipe = Recipe.of(weights, biases, over, keys.draw_seed(generator), bias_density)
     rank = value_score(score)
     check_scope(scope)
     union: dict[str, int] = {}

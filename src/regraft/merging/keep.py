@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from regraft.errors import InputError, check_density, unknown
+from regraft import scores
+from regraft.errors import InputError, check_density
 from regraft.merging import keys
 from regraft.merging.blocks import Piece
 from regraft.merging.networks import Layer
@@ -35,9 +36,17 @@ VALUE_SCORES: dict[str, ValueScore] = {"magnitude": magnitude, "random": random}
 
 
 def value_score(name: str) -> ValueScore:
-    """The score of single values called ``name``, or an InputError."""
+    """The score of single values called ``name``.
+
+    Raises:
+        InputError: unknown, or a score that looks at the model.
+    """
     if name not in VALUE_SCORES:
-        raise unknown("score", name, VALUE_SCORES)
+        scores.parse(name)
+        raise InputError(
+            f"the score '{name}' looks at the whole network, but files are merged in blocks: call merge, or "
+            "keep the union (density=None) and call resparsify on it"
+        )
     return VALUE_SCORES[name]
 
 

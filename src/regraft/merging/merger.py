@@ -32,7 +32,7 @@ from regraft.merging.networks import (
     open_network,
     parent_of,
 )
-from regraft.merging.recipe import Recipe, collect, score_name, sparse_names
+from regraft.merging.recipe import Recipe, collect, known_score, score_name, sparse_names
 from regraft.merging.resparsify import resparsify
 from regraft.probe import Probe
 from regraft.scores import Score
@@ -179,6 +179,7 @@ class Merger:
             InputError: no network yet, no model to fill, or an unknown option.
             MismatchError: ``into`` has another architecture.
         """
+        score = known_score(score)
         merged = self._merged(density, scope, score if isinstance(score, str) else None)
         model = self._model() if into is None else into
         fill(model, self._layers, collect(merged), sparse_names(self._layers, density))

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from regraft import scores
 from regraft.merging import combine
+from regraft.merging.biases import bias_counts, check_bias_density, kept_biases
 from regraft.merging.blocks import BLOCK, Piece, merged_pieces
 from regraft.merging.combine import Rule
-from regraft.merging.keep import Density, Scope, chosen_layers
+from regraft.merging.keep import VALUE_SCORES, Density, Scope, chosen_layers
 from regraft.merging.networks import Layer, Network
 from regraft.scores import Score
 
@@ -26,25 +28,30 @@ class Recipe:
         biases: rule for all other parameters.
         over: what the average divides by: ``"networks"`` or ``"present"``.
         seed: of the random rule and of equal scores.
+        bias_density: share of each layer's bias that stays; None for all of it.
     """
 
     weights: Rule
     biases: Rule
     over: str = "networks"
     seed: int = 0
+    bias_density: float | None = None
 
     @classmethod
-    def of(cls, weights: str | Rule, biases: str | Rule, over: str, seed: int) -> Recipe:
+    def of(
+        cls, weights: str | Rule, biases: str | Rule, over: str, seed: int, bias_density: float | None = None
+    ) -> Recipe:
         """From names or rules.
 
         Raises:
-            InputError: an unknown name.
+            InputError: an unknown name, or a density outside (0, 1].
         """
         return cls(
             combine.by_name(weights, "weight rule"),
             combine.by_name(biases, "bias rule"),
             combine.check_over(over),
             seed,
+            check_bias_density(bias_density),
         )
 
     def rule(self, layer: Layer) -> tuple[Rule, str]:
@@ -60,7 +67,7 @@ class Recipe:
         return {
             "weights": combine.name_of(self.weights), "biases": combine.name_of(self.biases),
             "over": self.over, "density": density, "scope": scope, "score": score, "seed": self.seed,
-            "networks": networks,
+            "networks": networks, "bias_density": self.bias_density,
         }  # fmt: skip
 
 
@@ -68,12 +75,16 @@ def merged_layers(
     networks: Sequence[Network], layers: Sequence[Layer], recipe: Recipe, block: int = BLOCK
 ) -> Iterator[tuple[Layer, Iterator[Piece]]]:
     """Each part with its merged union, in pieces; exhaust the pieces of one before asking for the next."""
+    counts = bias_counts(layers, recipe.bias_density)
     for layer in layers:
         if layer.kind == "first":
             yield layer, iter([(torch.arange(layer.size), networks[0].values(layer.name, 0, layer.size))])
         else:
             rule, over = recipe.rule(layer)
-            yield layer, merged_pieces(layer, networks, rule, over=over, seed=recipe.seed, block=block)
+            pieces = merged_pieces(layer, networks, rule, over=over, seed=recipe.seed, block=block)
+            if layer.name in counts:
+                pieces = kept_biases(layer, pieces, counts[layer.name], recipe.seed)
+            yield layer, pieces
 
 
 def sparse_names(layers: Sequence[Layer], density: Density) -> set[str]:
@@ -83,7 +94,16 @@ def sparse_names(layers: Sequence[Layer], density: Density) -> set[str]:
 
 def score_name(score: str | Score) -> str:
     """What files call a score."""
-    return score if isinstance(score, str) else getattr(score, "__name__", repr(score))
+    return score if isinstance(score, str) else scores.text_of(score)
+
+
+def known_score(score: str | Score) -> str | Score:
+    """A score that single values tell as its name, any other as a function of the model.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    return scores.parse(score) if isinstance(score, str) and score not in VALUE_SCORES else score
 
 
 def collect(merged: Iterable[tuple[Layer, Iterator[Piece]]]) -> dict[str, tuple[Tensor, Tensor]]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from regraft import scores, select
 from regraft.errors import InputError, MismatchError, check_density
+from regraft.merging.biases import check_bias_density, cut_biases
 from regraft.merging.keep import Scope, check_scope
 from regraft.probe import Probe
 from regraft.scores import Score
@@ -27,6 +28,7 @@ def resparsify(
     scope: Scope = "layer",
     score: str | Score = "magnitude",
     probe: Probe | None = None,
+    bias_density: float | None = None,
     generator: torch.Generator | None = None,
 ) -> M:
     """Keep the best connections of the model's sparse weights, in place. Returns the model.
@@ -38,8 +40,12 @@ def resparsify(
         counts: instead of a density, connections per weight name (summed for scope ``"global"``). Weights
             that are not named stay as they are.
         scope: ``"layer"`` or ``"global"``.
-        score: a name or a function ``(model, probe) -> {weight name: vector}``; the higher is kept.
+        score: a name (see ``scores.parse``) or a function ``(model, probe) -> {weight name: vector}``; the
+            higher is kept.
         probe: what the score may look at.
+        bias_density: share in (0, 1] of the bias of each linear and convolutional layer that stays, its
+            largest entries; the others become 0 (thesis 1, future work 3). None: all stay. It may be given
+            alone.
         generator: decides among equal scores.
 
     A layer that has fewer connections than asked for keeps them all. Counts are exact otherwise.
@@ -50,11 +56,28 @@ def resparsify(
     20
 
     Raises:
-        InputError: not exactly one of density and counts, density outside (0, 1], an unknown score or scope,
-            a model without sparse weights, a layer that would keep nothing.
+        InputError: not exactly one of density and counts, a density outside (0, 1], an unknown score or
+            scope, a model without sparse weights, a layer that would keep nothing.
         MismatchError: ``counts`` or the score name other weights than the model has.
     """
     check_scope(scope)
+    check_bias_density(bias_density)
+    if bias_density is None or density is not None or counts is not None:
+        _keep_best(model, density, counts, scope, score, probe, generator)
+    if bias_density is not None:
+        cut_biases(model, bias_density, generator)
+    return model
+
+
+def _keep_best(
+    model: nn.Module,
+    density: float | None,
+    counts: Mapping[str, int] | None,
+    scope: Scope,
+    score: str | Score,
+    probe: Probe | None,
+    generator: torch.Generator | None,
+) -> None:
     if (density is None) == (counts is None):
         raise InputError("resparsify needs exactly one of density= and counts=")
     weights = {n: m for n, m in model.named_modules() if isinstance(m, SparseWeight)}
@@ -66,7 +89,7 @@ def resparsify(
     for name in wanted:
         if name not in weights:
             raise MismatchError(f"counts names '{name}', but the model's sparse weights are: {list(weights)}")
-    rule = scores.by_name(score) if isinstance(score, str) else score
+    rule = scores.parse(score) if isinstance(score, str) else score
     if probe is None and generator is not None:
         probe = Probe(generator=generator)
     with torch.enable_grad():
@@ -82,7 +105,6 @@ def resparsify(
     for name, entries in kept.items():
         weight, entries = weights[name], entries.to(weights[name].index.device)
         weight.replace(weight.index[entries], weight.values[entries])
-    return model
 
 
 def _counts(weights: Mapping[str, SparseWeight], density: float | None) -> dict[str, int]:
