@@ -130,7 +130,8 @@ class Gated(nn.Module):
 
     def through(self, values: Tensor, *inputs: Tensor) -> Any:
         """What the network computes with gates of these values, [units]."""
-        weights, hooks = {}, []
+        weights: dict[str, Tensor] = {}
+        hooks = []
         try:
             for tensor, axis, factor in self._factors(values):
                 layer = self.model.get_submodule(tensor.rpartition(".")[0])

@@ -111,7 +111,8 @@ class Gates(nn.Module):
 
     def split(self, values: Tensor) -> dict[str, Tensor]:
         """A vector over all gates as one vector a group."""
-        return dict(zip(self.sizes, values.split(list(self.sizes.values())), strict=True))
+        parts = torch.split(values, list(self.sizes.values()))
+        return dict(zip(self.sizes, parts, strict=True))
 
     def group_means(self, values: Tensor) -> Tensor:
         """The mean of ``values`` [units] over each group, [groups], differentiable."""

@@ -1,0 +1,114 @@
+"""From the big student to the student: the units most likely open, and the parents' density."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regraft import merging
+from regraft.errors import InputError
+from regraft.evolve import Context, RandomGrowth
+from regraft.gates.gated import Gated
+from regraft.gates.module import Gates
+from regraft.graph import take
+from regraft.schedules import Progress
+from regraft.weight import SparseWeight
+
+
+@torch.no_grad()
+def best_units(gates: Gates, kept: Mapping[str, int]) -> dict[str, Tensor]:
+    """The units of each group that are most likely open, increasing; among equals the first ones.
+
+    Args:
+        gates: the gates.
+        kept: units that stay, for each group.
+
+    >>> gates = Gates({"0": 4}, spread=0.0)
+    >>> _ = gates.log_alpha.data.copy_(torch.tensor([0.0, 3.0, -1.0, 2.0]))
+    >>> best_units(gates, {"0": 2})
+    {'0': tensor([1, 3])}
+
+    Raises:
+        InputError: the gates have closed a whole group.
+    """
+    check_open(gates)
+    found = {}
+    for name, probability in gates.split(gates.open_probability()).items():
+        order = torch.argsort(probability, descending=True, stable=True)
+        found[name] = order[: kept[name]].sort().values
+    return found
+
+
+def check_open(gates: Gates) -> None:
+    """Raise InputError where all gates of a group are closed in evaluation: nothing comes through."""
+    values = gates.distribution.certain(gates.log_alpha.detach())
+    for name, value in gates.split(values).items():
+        if not bool((value > 0).any()):
+            raise InputError(
+                f"the gates closed all {value.numel()} units of the group '{name}': lower gate_lr, or "
+                "lambda_rate, so that the loss can keep some open"
+            )
+
+
+def compress(
+    gated: Gated,
+    kept: Mapping[str, int],
+    counts: Mapping[str, int] | None = None,
+    *,
+    spec: Mapping[str, Any] | None = None,
+    fold: bool = False,
+    generator: torch.Generator | None = None,
+) -> nn.Module:
+    """A network of the best units, without gates; ``gated`` is not changed.
+
+    Args:
+        gated: the big student.
+        kept: units of each gated group that stay.
+        counts: connections that each sparse weight should have, by name: the weakest go where there are more,
+            connections of value 0 at random positions fill up where there are fewer.
+        spec: what a network of the kept sizes is built from, so that it can be saved.
+        fold: whether the units' readers take over the gates' values. The thesis drops the gates (section
+            3.2.3), which is the same where they are open wholly; where they are not, training goes on better
+            from weights that no half-closed gate has made small.
+        generator: for the positions that fill up.
+
+    Raises:
+        InputError: the gates have closed a whole group.
+    """
+    units = best_units(gated.gates, kept)
+    model = take(gated.folded() if fold else gated.model, gated.graph, units, spec=spec)
+    if counts:
+        restore_counts(model, counts, generator)
+    return model
+
+
+def mean_counts(networks: Sequence[nn.Module]) -> dict[str, int]:
+    """Connections of each sparse weight, the mean of the networks, rounded half up."""
+    totals: dict[str, int] = {}
+    for network in networks:
+        for name, weight in network.named_modules():
+            if isinstance(weight, SparseWeight):
+                totals[name] = totals.get(name, 0) + weight.nnz
+    return {name: (2 * total + len(networks)) // (2 * len(networks)) for name, total in totals.items()}
+
+
+@torch.no_grad()
+def restore_counts(
+    model: nn.Module, counts: Mapping[str, int], generator: torch.Generator | None = None
+) -> None:
+    """Give each sparse weight as many connections as ``counts`` says, in place: the strongest stay, and new
+    ones start at 0 at random positions."""
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    merging.resparsify(model, counts=counts, generator=generator)
+    for name, count in counts.items():
+        weight = model.get_submodule(name)
+        assert isinstance(weight, SparseWeight)
+        missing = count - weight.nnz
+        if missing > 0:
+            context = Context(name, generator, Progress(0, None))
+            growth = RandomGrowth("zeros")(weight, weight.index, missing, context)
+            union = torch.cat([weight.index, growth.index]).sort().values
+            weight.rewire(union, growth.values)

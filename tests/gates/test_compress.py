@@ -1,0 +1,77 @@
+"""From the big student to the student: which units stay, and the parents' connections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from regraft import SparseWeight, Topology
+from regraft.errors import InputError
+from regraft.gates import Gated, Gates
+from regraft.gates.compress import best_units, compress, mean_counts, restore_counts
+from regraft.graph import trace
+
+MakeNet = Callable[..., nn.Module]
+
+
+def gates_at(*probabilities: float) -> Gates:
+    gates = Gates({"fc1": len(probabilities)}, spread=0.0)
+    gates.log_alpha.data = torch.tensor([gates.distribution.location(p) for p in probabilities])
+    return gates
+
+
+def test_the_most_likely_units_stay_in_their_order() -> None:
+    units = best_units(gates_at(0.2, 0.9, 0.4, 0.6, 0.5), {"fc1": 3})
+    assert units["fc1"].tolist() == [1, 3, 4]
+
+
+def test_among_equals_the_first_stay() -> None:
+    assert best_units(gates_at(0.5, 0.5, 0.5, 0.5), {"fc1": 2})["fc1"].tolist() == [0, 1]
+
+
+def test_a_group_that_is_closed_wholly_is_refused() -> None:
+    with pytest.raises(InputError, match="closed all 2 units of the group 'fc1'"):
+        best_units(gates_at(0.01, 0.02), {"fc1": 1})
+
+
+def test_where_gates_have_decided_compression_changes_nothing(net: MakeNet) -> None:
+    model = net(0)
+    gates = Gates({"fc1": 10, "fc2": 8}, spread=0.0)
+    gates.log_alpha.data = torch.where(torch.arange(18) % 2 == 0, 20.0, -20.0)
+    gated = Gated(model, trace(model), gates).eval()
+    small = compress(gated, {"fc1": 5, "fc2": 4}).eval()
+    x = torch.randn(9, 6)
+    assert torch.allclose(small(x), gated(x), atol=1e-6)
+    assert small.fc2.weight.shape == (4, 5)
+
+
+def test_folding_takes_over_gates_that_are_half_open(net: MakeNet) -> None:
+    model = net(0)
+    gates = Gates({"fc1": 10, "fc2": 8}, location=0.0, spread=0.5)
+    gated = Gated(model, trace(model), gates).eval()
+    x, everything = torch.randn(9, 6), {"fc1": 10, "fc2": 8}
+    assert torch.allclose(compress(gated, everything, fold=True)(x), gated(x), atol=1e-6)
+    assert torch.allclose(compress(gated, everything)(x), model(x), atol=1e-6)
+
+
+def test_counts_are_cut_by_magnitude_and_filled_up_with_zeros(net: MakeNet) -> None:
+    model = net(0, 0.4)
+    weight = model.fc1.weight
+    assert isinstance(weight, SparseWeight)
+    old = weight.dense()
+    restore_counts(model, {"fc1.weight": weight.nnz - 5, "fc2.weight": 60})
+    assert model.fc2.weight.nnz == 60
+    assert int((model.fc2.weight.values == 0).sum()) == 60 - int((model.fc2.weight.dense() != 0).sum())
+    cut = old[model.fc1.weight.dense() == 0]
+    assert cut.abs().max() <= model.fc1.weight.values.abs().min()
+
+
+def test_mean_counts_round_half_up(net: MakeNet) -> None:
+    a, b = net(0, 0.4), net(1, 0.4)
+    b.fc1.weight.replace(b.fc1.weight.index[1:], b.fc1.weight.values[1:])
+    expected = {n: c.nnz for n, c in Topology.of(a).items()}
+    assert mean_counts([a, b]) == expected
+    assert mean_counts([net(0)]) == {}
