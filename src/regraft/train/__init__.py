@@ -9,6 +9,7 @@ from regraft.train.callbacks import (
     StopAfterAccuracy,
 )
 from regraft.train.checkpoints import Checkpoint
+from regraft.train.distill import Teachers
 from regraft.train.loop import fit
 from regraft.train.optimizers import OPTIMIZERS, SCHEDULES, optimizer_by_name, rate_by_name, schedule_by_name
 from regraft.train.recipe import Recipe, Trained, build_model, train_recipe
@@ -30,6 +31,7 @@ __all__ = [
     "Run",
     "ShowProgress",
     "StopAfterAccuracy",
+    "Teachers",
     "TensorBoard",
     "Trained",
     "build_model",

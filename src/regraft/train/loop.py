@@ -20,6 +20,7 @@ from regraft.errors import InputError
 from regraft.probe import Loss
 from regraft.train import checkpoints, seeds
 from regraft.train.callbacks import Evolver, EvolveTopology
+from regraft.train.distill import Teachers, numbered
 from regraft.train.run import Callback, History, Run
 from regraft.train.step import make_step
 
@@ -38,6 +39,7 @@ def fit(
     batch_size: int = 100,
     drop_last: bool = False,
     evolver: Evolver | None = None,
+    teachers: Teachers | None = None,
     callbacks: Iterable[Callback] = (),
     seed: int = 0,
     resume: str | os.PathLike[str] | None = None,
@@ -61,6 +63,8 @@ def fit(
         evolver: attached to the model and the optimizer (``Evolve``, ``Shrink``, ``LearnedThresholds``);
             ``None`` leaves the topology as it is. On the steps whose gradients it wants to see, the step is
             an ordinary one.
+        teachers: networks to learn from besides the labels (``Teachers``); the step is then an ordinary one,
+            and the history's training loss is what it minimises.
         seed: of the order of samples and of dropout. The caller's global generators are left untouched.
         resume: a checkpoint to go on from; every other argument must be as it was when it was written.
         config: more plain data that must agree when the run is resumed, such as the options of a command.
@@ -86,8 +90,9 @@ def fit(
     loss_function = losses.by_name(loss) if isinstance(loss, str) else loss
     device = next(model.parameters()).device
     data = data.to(device)
+    objective = None if teachers is None else teachers.objective(data.train, loss_function)
     loader = Loader(
-        data.train,
+        data.train if objective is None else numbered(data.train),
         min(batch_size, len(data.train)),
         generator=seeds.stream(seed, "order"),
         drop_last=drop_last,
@@ -96,13 +101,16 @@ def fit(
     run = Run(
         model, data, loss_function, optimizer, scheduler, loader, epochs,
         losses=torch.zeros(len(loader), dtype=torch.float64, device=device),
-        callbacks=sorted(chosen, key=lambda c: c.order),
+        callbacks=sorted(chosen, key=lambda c: c.order), objective=objective,
     )  # fmt: skip
-    run.config = checkpoints.config_of(run, {"loss": _name(loss), "seed": seed, **(config or {})})
+    taught = {} if teachers is None else {"teachers": teachers.plain()}
+    run.config = checkpoints.config_of(run, {"loss": _name(loss), "seed": seed, **taught, **(config or {})})
     modes = [(m, m.training) for m in model.modules()]
     with own_random_numbers(device, seeds.derived(seed, "dropout")):
         with measure.evaluating(model), torch.no_grad():
-            measure.forward_checked(model, data.train.x[:1], data.train.y.max()[None])
+            output = measure.forward_checked(model, data.train.x[:1], data.train.y.max()[None])
+            if objective is not None:
+                objective.check(output)
         if resume is not None:
             checkpoints.restore(run, resume)
         try:
@@ -164,7 +172,7 @@ def _epoch(run: Run, scheduler_every: str) -> None:
 
 def _steps(run: Run, scheduler_every: str) -> None:
     evolver = next((c.evolver for c in run.callbacks if isinstance(c, EvolveTopology)), None)
-    step = make_step(run.model, run.loss, run.optimizer, evolver)
+    step = make_step(run.model, run.objective or run.loss, run.optimizer, evolver)
     run.history.step = str(step)
     # on a CPU a look at the loss costs nothing
     check_every = 1 if run.device.type == "cpu" else CHECK_EVERY

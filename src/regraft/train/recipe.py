@@ -20,6 +20,7 @@ from regraft.layers import sparsify
 from regraft.search import Metric
 from regraft.train import evolving, optimizers, seeds
 from regraft.train.callbacks import AfterStep, EarlyStopping, StopAfterAccuracy
+from regraft.train.distill import Teachers
 from regraft.train.evolving import EVOLUTIONS, evolver_of, thresholds_of
 from regraft.train.loop import check_epochs, fit
 from regraft.train.run import Callback, History
@@ -206,6 +207,7 @@ def train_recipe(
     *,
     model: nn.Module | None = None,
     span: tuple[int, int] | None = None,
+    teachers: Teachers | None = None,
     device: torch.device | str = "cpu",
     callbacks: Iterable[Callback] = (),
     resume: str | os.PathLike[str] | None = None,
@@ -218,6 +220,7 @@ def train_recipe(
             ``build_model`` is called here.
         span: train only these epochs ``(start, stop)`` of the recipe's, counted from 0: the learning rate
             starts where the schedule has it at ``start``, the optimizer anew. Default: all.
+        teachers: networks to learn from besides the labels; see ``Teachers``.
         device: where to train; the network stays there.
         callbacks: besides those that the recipe asks for.
         resume, config: see ``fit``.
@@ -250,6 +253,7 @@ def train_recipe(
         loss=losses.by_name(recipe.loss, recipe.label_smoothing),
         batch_size=batch_size,
         evolver=evolver_of(recipe, model, optimizer, -(-len(data.train) // batch_size), stop - start),
+        teachers=teachers,
         callbacks=[*_callbacks(recipe, model), *callbacks],
         seed=recipe.seed if start == 0 else seeds.derived(recipe.seed, f"from epoch {start}"),
         resume=resume,

@@ -60,6 +60,8 @@ class Run:
         step: optimizer steps done in all.
         losses: loss of each batch of the epoch under way, float64 [batches].
         figures: numbers that go into this epoch's line of the history.
+        objective: what the steps minimise, of the outputs and the numbers of the samples, where that is not
+            the loss of their labels.
         config: what must be equal for a run to be resumed; plain JSON.
     """
 
@@ -78,6 +80,7 @@ class Run:
     history: History = field(default_factory=History)
     config: dict[str, Any] = field(default_factory=dict)
     callbacks: list[Callback] = field(default_factory=list)
+    objective: Loss | None = None
 
     def stop(self, reason: str) -> None:
         """End training after this epoch."""

@@ -15,6 +15,7 @@ from regraft.kernels import backends, fused
 from regraft.layers import SparseLayer
 from regraft.losses import CrossEntropy, mse
 from regraft.probe import Loss
+from regraft.train.distill import Distilled
 from regraft.weight import SparseWeight
 
 MOST_DENSITY = 0.5
@@ -87,6 +88,8 @@ def _watched(call: Call, usual: Call, evolver: Watcher) -> Call:
 
 def why_ordinary(model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer) -> str | None:
     """Why the fused step cannot be taken or was measured to be slower; None where it is taken."""
+    if isinstance(loss, Distilled):
+        return "the fused step knows labels only, and teachers' logits enter the loss"
     same = _torch_loss(loss)
     if same is None:
         return "the fused step knows plain cross-entropy and mean squared error only"
