@@ -6,6 +6,7 @@ The package is called ``merging`` so that ``regraft.merge`` can be the function.
 from regraft.merging.api import MergedLayer, merge, merge_files
 from regraft.merging.combine import RULES, Combine, addition, average, magnitude, nothing, random
 from regraft.merging.merger import Merger
+from regraft.merging.neurons import Ensemble, select_neurons
 from regraft.merging.norms import reestimate_norms
 from regraft.merging.repair import repair
 from regraft.merging.resparsify import resparsify
@@ -13,6 +14,7 @@ from regraft.merging.resparsify import resparsify
 __all__ = [
     "RULES",
     "Combine",
+    "Ensemble",
     "MergedLayer",
     "Merger",
     "addition",
@@ -25,4 +27,5 @@ __all__ = [
     "reestimate_norms",
     "repair",
     "resparsify",
+    "select_neurons",
 ]
