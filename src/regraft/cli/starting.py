@@ -28,7 +28,7 @@ def read(start: Path, ctx: click.Context, choices: dict[str, Any]) -> nn.Module:
         InputError: an option that makes a new network was given too.
     """
     for name in OF_A_NEW_NETWORK:
-        if _given(ctx, name):
+        if was_given(ctx, name):
             raise InputError(
                 f"--{name.replace('_', '-')} is of a new network, but --start names one that exists: give "
                 "one of them"
@@ -46,12 +46,13 @@ def dataset(start: Path, ctx: click.Context, chosen: Dataset) -> Dataset:
     """
     names = {"classes": "classes", "per_class": "per_class", "test_per_class": "test_per_class"}
     names["data_seed"] = "seed"
-    given = {field: getattr(chosen, field) for option, field in names.items() if _given(ctx, option)}
-    name = chosen.name if _given(ctx, "name") else None
+    given = {field: getattr(chosen, field) for option, field in names.items() if was_given(ctx, option)}
+    name = chosen.name if was_given(ctx, "name") else None
     return choose_data(name, given, checkpoint.read_header(start), start)
 
 
-def _given(ctx: click.Context, option: str) -> bool:
+def was_given(ctx: click.Context, option: str) -> bool:
+    """Whether an option was written on the command line."""
     return ctx.get_parameter_source(option) == click.core.ParameterSource.COMMANDLINE
 
 

@@ -14,6 +14,7 @@ from regraft.cli import starting
 from regraft.cli.common import console, json_option, progress_bar, write_json
 from regraft.cli.dataset import Dataset, data_options, parse_classes
 from regraft.cli.output import check_output
+from regraft.cli.teachers import read_teachers, teacher_options, teachers_provenance
 from regraft.cli.training_options import model_options, run_options, sparsity_options, training_options
 from regraft.cli.training_report import describe_model, history_table
 from regraft.data import Data
@@ -31,14 +32,15 @@ from regraft.train.recipe import build_model
 @run_options
 @click.option("--start", type=click.Path(path_type=Path), default=None, metavar="FILE",
               help="Train this network on, such as a ticket of prune.  [default: a new one]")  # fmt: skip
+@teacher_options
 @json_option
 @click.pass_context
 def command(
     ctx: click.Context, /, name: str, data_dir: Path | None, download: bool, classes: str | None,
     per_class: int | None, test_per_class: int | None, data_seed: int, out: Path, device: str,
-    threads: int | None, start: Path | None,
-    checkpoint_dir: Path | None, checkpoint_steps: int | None, resume: bool, tensorboard: Path | None,
-    json_path: str | None, **choices: Any,
+    threads: int | None, start: Path | None, teachers: tuple[Path, ...], teacher_weight: float,
+    temperature: float, checkpoint_dir: Path | None, checkpoint_steps: int | None, resume: bool,
+    tensorboard: Path | None, json_path: str | None, **choices: Any,
 ) -> None:  # fmt: skip
     """Train a sparse network whose topology evolves, and write it to a file.
 
@@ -53,6 +55,7 @@ def command(
         check_output(path)
     started = None if start is None else starting.read(start, ctx, choices)
     recipe = make_recipe(choices)
+    taught_by = read_teachers(teachers, teacher_weight, temperature, ctx)
     where = choose_device(device, threads)
     resume_from = _find_checkpoint(checkpoint_dir, resume)
     callbacks: list[Callback] = []
@@ -73,7 +76,7 @@ def command(
         with progress_bar("training", steps) as advance:
             trained = train_recipe(
                 recipe, data, model=model, device=where, callbacks=[*callbacks, ShowProgress(advance)],
-                resume=resume_from,
+                teachers=taught_by, resume=resume_from,
                 config={"data_choices": dataset.plain(), **({"start": str(start)} if start else {})},
             )  # fmt: skip
     except KeyboardInterrupt:
@@ -82,7 +85,7 @@ def command(
                 f"go on with the same command and --resume: '{checkpoint_dir}' has a checkpoint", err=True
             )
         raise
-    provenance = make_provenance(recipe, dataset, data, trained)
+    provenance = make_provenance(recipe, dataset, data, trained) | teachers_provenance(teachers, taught_by)
     if start is not None:
         provenance |= starting.provenance(start, provenance["options"])
     checkpoint.save(trained.model.cpu(), out, provenance=provenance)
