@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
-from regraft.errors import InputError, MismatchError
+from regraft.errors import InputError
 from regraft.export.fold import fold_scales
 from regraft.export.ops import ALIASES, Operation, read_call, read_module
 from regraft.export.program import Program, Step
-from regraft.layers import SparseLayer
-from regraft.measure import evaluating
-
-
-class _Tracer(fx.Tracer):
-    """Sees a sparse layer as one operation, as it sees torch's own layers."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, SparseLayer) or super().is_leaf_module(m, module_qualified_name)
-
-
-class _Shapes(fx.Interpreter):
-    """Runs the traced graph once and writes each tensor's shape down."""
-
-    def run_node(self, n: fx.Node) -> Any:
-        made = super().run_node(n)
-        if isinstance(made, Tensor):
-            n.meta["shape"] = tuple(made.shape)
-        return made
+from regraft.graph.tracing import sample_shape, traced
 
 
 @torch.no_grad()
@@ -53,24 +35,9 @@ def trace(model: nn.Module, input_shape: Sequence[int] | None = None) -> Program
             that are not finite.
         MismatchError: the model does not take samples of ``input_shape``.
     """
-    shape = tuple(input_shape) if input_shape is not None else _guess_shape(model)
-    with evaluating(model):
-        tracer = _Tracer()
-        # a bare layer would be traced into its own forward
-        root = nn.Sequential(model) if tracer.is_leaf_module(model, "") else model
-        try:
-            graph = tracer.trace(root)
-        except (fx.proxy.TraceError, TypeError, NotImplementedError) as error:
-            first = (str(error).splitlines() or [""])[0]
-            raise InputError(
-                f"the {type(model).__name__} cannot be exported, because what it computes depends on the "
-                f"values of its input ({first}): export a module whose forward has no such branches"
-            ) from error
-        if sum(node.op == "placeholder" for node in graph.nodes) != 1:
-            raise InputError(f"the {type(model).__name__} takes more than one input: export takes one")
-        module = fx.GraphModule(tracer.root, graph)
-        _run_once(model, module, shape)
-    steps = _read_graph(root, module.graph)
+    shape = sample_shape(model, input_shape)
+    module = traced(model, shape, purpose="be exported")
+    steps = _read_graph(module, type(model).__name__)
     if not steps:
         raise InputError(f"the {type(model).__name__} computes nothing that could be exported")
     return Program(shape, fold_scales(steps), _source(model))
@@ -81,45 +48,12 @@ def _source(model: nn.Module) -> str:
     return str(spec) if isinstance(spec, dict) else type(model).__name__
 
 
-def _guess_shape(model: nn.Module) -> tuple[int, ...]:
-    spec = getattr(model, "spec", None)
-    if isinstance(spec, dict) and "input" in spec:
-        return tuple(spec["input"])
-    if isinstance(spec, dict) and "sizes" in spec:
-        return (spec["sizes"][0],)
-    for module in model.modules():
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-            break
-        if isinstance(module, nn.Linear):
-            return (module.in_features,)
-        if isinstance(module, SparseLayer):
-            if len(module.weight.shape) != 2:
-                break
-            return (module.weight.shape[1],)
-    raise InputError(
-        f"the input shape of the {type(model).__name__} is not known: pass the shape of one sample, as in "
-        "input_shape=(1, 28, 28) or --input-shape 1,28,28"
-    )
-
-
-def _run_once(model: nn.Module, module: fx.GraphModule, shape: tuple[int, ...]) -> None:
-    like = next(model.parameters(), torch.zeros(()))
-    try:  # two samples, so that the batch dimension can be told from the others
-        _Shapes(module).run(like.new_zeros((2, *shape)))
-    except (RuntimeError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise MismatchError(
-            f"the {type(model).__name__} does not take samples of shape {shape} ({first}): pass the shape of "
-            "one sample, without the batch"
-        ) from error
-
-
-def _read_graph(model: nn.Module, graph: fx.Graph) -> list[Step]:
-    modules = dict(model.named_modules())
+def _read_graph(module: fx.GraphModule, label: str) -> list[Step]:
+    modules = dict(module.named_modules())
     numbers: dict[fx.Node, int] = {}
     steps: list[Step] = []
     result: object = None
-    for node in graph.nodes:
+    for node in module.graph.nodes:
         if node.op == "placeholder":
             numbers[node] = 0
         elif node.op == "output":
@@ -132,7 +66,7 @@ def _read_graph(model: nn.Module, graph: fx.Graph) -> list[Step]:
             steps.append(_step(node, operation, numbers, len(steps) + 1))
             numbers[node] = len(steps)
     if not isinstance(result, fx.Node) or numbers.get(result) is None:
-        raise InputError(f"the {type(model).__name__} must give one tensor to be exported")
+        raise InputError(f"the {label} must give one tensor to be exported")
     last = numbers[result]
     if steps and last != steps[-1].output:
         steps = steps[:last]  # what comes after the result in order is not used by it

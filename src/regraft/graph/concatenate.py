@@ -76,8 +76,8 @@ def _check_runs(model: nn.Module, graph: Graph) -> None:
     except RuntimeError as error:
         raise InputError(
             f"the {type(model).__name__} does not run with more units ({str(error).splitlines()[0]}): its "
-            "forward may not count on the number of units, as a shortcut that pads a fixed number of maps does "
-            "(take regraft.models.resnet.Subsample for it)"
+            "forward may not count on the number of units, as a shortcut that pads a fixed number of maps "
+            "does (take regraft.models.resnet.Subsample for it)"
         ) from error
 
 
@@ -187,8 +187,8 @@ def _check_groups(graph: Graph) -> None:
             )
         if group.fixed is None and group.mixed_by:
             raise InputError(
-                f"'{group.mixed_by[0]}' normalises over all units of '{group.name}', so that networks side by "
-                "side would disturb each other: use batch or group normalisation"
+                f"'{group.mixed_by[0]}' normalises over all units of '{group.name}', so that networks side "
+                "by side would disturb each other: use batch or group normalisation"
             )
 
 

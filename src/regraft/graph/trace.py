@@ -81,8 +81,8 @@ def _groups(blocks: list[Block]) -> tuple[Group, ...]:
     groups = []
     for block in sorted(standing, key=lambda b: b.first):
         slots = tuple(slot for _, slot in sorted(block.slots, key=lambda pair: pair[0]))
-        if not slots:  # zeros that were padded and never read
-            continue
+        if not slots or (block.fixed and all(slot.kind == "read" for slot in slots)):
+            continue  # zeros that nobody reads; entries of the network's own input
         name = _name(slots) or block.name
         used[name] += 1
         if used[name] > 1:

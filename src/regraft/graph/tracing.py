@@ -75,7 +75,7 @@ def traced(
         like = next(model.parameters(), torch.zeros(()))
         try:  # two samples, so that the batch dimension can be told from the others
             _Shapes(module).run(like.new_zeros((2, *input_shape)))
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, TypeError) as error:
             first = str(error).splitlines()[0]
             raise MismatchError(
                 f"the {type(model).__name__} does not take samples of shape {tuple(input_shape)} ({first}): "
