@@ -20,6 +20,7 @@ CONTRACT = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importl
 
 # Every public name of `regraft`, in one place. A new one is a promise: add it here and document it.
 PUBLIC = {
+    "ActivationMatching",
     "Constant",
     "Cosine",
     "ErdosRenyi",
@@ -38,6 +39,7 @@ PUBLIC = {
     "SparseLinear",
     "SparseWeight",
     "Topology",
+    "WeightMatching",
     "__version__",
     "densify",
     "erdos_renyi",

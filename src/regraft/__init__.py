@@ -23,7 +23,7 @@ from regraft.layers import (
     densify,
     sparsify,
 )
-from regraft.merging import Merger, merge, merge_files, resparsify
+from regraft.merging import ActivationMatching, Merger, WeightMatching, merge, merge_files, resparsify
 from regraft.schedules import (
     Constant,
     Cosine,
@@ -37,6 +37,7 @@ from regraft.version import __version__
 from regraft.weight import SparseWeight
 
 __all__ = [
+    "ActivationMatching",
     "Constant",
     "Cosine",
     "ErdosRenyi",
@@ -55,6 +56,7 @@ __all__ = [
     "SparseLinear",
     "SparseWeight",
     "Topology",
+    "WeightMatching",
     "__version__",
     "densify",
     "erdos_renyi",

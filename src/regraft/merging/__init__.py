@@ -3,6 +3,7 @@
 The package is called ``merging`` so that ``regraft.merge`` can be the function.
 """
 
+from regraft.merging.align import ActivationMatching, WeightMatching, normalise_scale
 from regraft.merging.api import MergedLayer, merge, merge_files
 from regraft.merging.combine import RULES, Combine, addition, average, magnitude, nothing, random
 from regraft.merging.merger import Merger
@@ -13,15 +14,18 @@ from regraft.merging.resparsify import resparsify
 
 __all__ = [
     "RULES",
+    "ActivationMatching",
     "Combine",
     "Ensemble",
     "MergedLayer",
     "Merger",
+    "WeightMatching",
     "addition",
     "average",
     "magnitude",
     "merge",
     "merge_files",
+    "normalise_scale",
     "nothing",
     "random",
     "reestimate_norms",

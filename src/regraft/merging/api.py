@@ -15,11 +15,22 @@ from regraft import checkpoint
 from regraft.errors import InputError
 from regraft.files import Header, NetworkWriter, PathLike, atomic_write
 from regraft.merging import keys
+from regraft.merging.align import Align
+from regraft.merging.align.named import aligned, by_name
 from regraft.merging.blocks import BLOCK, Piece
 from regraft.merging.combine import Rule
 from regraft.merging.fill import fill
 from regraft.merging.keep import Density, Scope, budgets, check_scope, resparsified, value_score
-from regraft.merging.networks import Layer, Source, data_of, layers_of, opened, parent_of
+from regraft.merging.networks import (
+    Layer,
+    Network,
+    Source,
+    data_of,
+    layers_of,
+    open_network,
+    opened,
+    parent_of,
+)
 from regraft.merging.recipe import Recipe, collect, known_score, merged_layers, score_name, sparse_names
 from regraft.merging.resparsify import resparsify
 from regraft.probe import Probe
@@ -32,6 +43,8 @@ def merge(
     biases: str | Rule = "average",
     density: Density = "keep",
     *,
+    align: str | Align | None = None,
+    normalise: bool = False,
     scope: Scope = "layer",
     score: str | Score = "magnitude",
     probe: Probe | None = None,
@@ -59,16 +72,23 @@ def merge(
             share of positions of each layer, or of all together; None: the whole union. A layer whose union
             is smaller keeps all of it. Layers that are dense in every network stay dense, unless all are and
             a number is given.
+        align: number the hidden units of all networks alike before they are merged: ``"weights"``,
+            ``"activations"`` (from the probe's batches), a ``WeightMatching``, an ``ActivationMatching``, or
+            any function of that signature. Files are read into memory for it.
+        normalise: bring each network to its canonical scale first (see ``normalise_scale``), so that a
+            network whose layers are scaled up does not win by that. The two alignments do so unless told not
+            to.
         scope: ``"layer"``, or ``"global"``: the best of all layers together.
         score: what is kept first: ``"magnitude"``, ``"random"``, or a score ``(model, probe) -> vectors`` of
             the merged model, also by name (see ``scores.parse``).
-        probe: what a score may look at.
+        probe: what a score or an alignment may look at; its batches or its input_shape also say what the
+            models take, where that cannot be told from the first model.
         over: what the average divides by: the number of ``"networks"``, or of those in which the weight is
             ``"present"``.
         bias_density: share in (0, 1] of the bias of each linear and convolutional layer that stays, its
             largest entries; the others become 0 (thesis 1, future work 3). None: all stay.
-        generator: for the random rule and equal scores. The same seed gives the same network, from models,
-            files or a ``Merger``.
+        generator: for the random rule, equal scores and alignment. The same seed gives the same network, from
+            models, files or a ``Merger``.
         into: the model to fill, in place. Default: a copy of the first model, or a model built from the first
             file.
         out: a file to write the merged network to as well.
@@ -85,17 +105,23 @@ def merge(
     True
 
     Raises:
-        InputError: an unknown rule, score, scope or density, no network, NaN or infinite weights.
+        InputError: an unknown rule, score, scope, alignment or density, no network, one network or a model
+            that cannot be traced to align, NaN or infinite weights.
         MismatchError: the networks differ in architecture.
         FileError: a file cannot be read or written.
     """
+    rule = None if align is None else by_name(align)
     recipe = Recipe.of(weights, biases, over, keys.draw_seed(generator), bias_density)
     check_scope(scope)
     score = known_score(score)
     with opened(networks) as parents:
         layers = layers_of(parents)
         counts = budgets(layers, density)
-        merged = merged_layers(parents, layers, recipe)
+        sources: Sequence[Network] = parents
+        if rule is not None or normalise:
+            models = aligned(networks, rule, normalise, probe, generator)
+            sources = [open_network(model, number) for number, model in enumerate(models, 1)]
+        merged = merged_layers(sources, layers, recipe)
         if isinstance(score, str):
             rank = value_score(score)
             merged = resparsified(merged, layers, counts, scope=scope, score=rank, seed=recipe.seed)
@@ -105,6 +131,8 @@ def merge(
             resparsify(model, counts=counts, scope=scope, score=score, probe=probe, generator=generator)
         if out is not None:
             what = recipe.plain(density, scope, score_name(score), len(parents))
+            what |= {} if align is None else {"align": align if isinstance(align, str) else repr(align)}
+            what |= {"normalise": True} if normalise else {}
             origin = {"made_by": "regraft.merge", **data_of(parents), "merge": what}
             checkpoint.save(model, out, provenance={**origin, "parents": [parent_of(n) for n in parents]})
     return model
@@ -150,6 +178,9 @@ def merge_files(
     Memory is one block and the connections that the largest layer keeps (with scope ``"global"``, that all
     keep), whatever the number and the size of the files; time is O(sum of their connections). With
     ``density=None`` not even a layer's union is held.
+
+    Alignment compares whole networks, so it is not to be had here: use ``merge``, which reads files into
+    memory, or align models and save them first.
 
     Args:
         paths: network files of one architecture.
