@@ -2,158 +2,158 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
 import torch
-from rich.table import Table
 
 from regraft import checkpoint, files, measure
-from regraft.cli.common import console, json_option, progress_bar, table, write_json
-from regraft.cli.dataset import Dataset, data_options, parse_classes
+from regraft.cli.common import console, json_option, progress_bar, write_json
+from regraft.cli.dataset import Dataset, choose_data, data_options, parse_classes
+from regraft.cli.merge_options import Plan, make_plan, merge_options
+from regraft.cli.merge_report import evaluation_table, layer_figures, layer_table
 from regraft.cli.output import check_output
+from regraft.cli.train import choose_device
 from regraft.data import Data
-from regraft.errors import InputError, check_density
-from regraft.merging import RULES, MergedLayer, merge_files
-from regraft.merging.keep import Density, Scope
+from regraft.errors import InputError
+from regraft.merging import MergedLayer, merge_files
+from regraft.merging.networks import data_of, opened, parent_of
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a merge gave besides its file."""
+
+    layers: Sequence[MergedLayer]
+    evaluation: Sequence[dict[str, Any]]
+    notes: Sequence[str] = ()
 
 
 @click.command()
 @click.argument("networks", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The merged network; it may take the place of one of NETWORKS.",
-)
-@click.option(
-    "--weights", default="magnitude", metavar="RULE", help="Rule for weights: " + ", ".join(RULES) + "."
-)
-@click.option(
-    "--biases",
-    default="average",
-    metavar="RULE",
-    help="Rule for biases, and for scales of normalisation layers: the same five.",
-)
-@click.option(
-    "--density",
-    default="keep",
-    metavar="keep|none|NUMBER",
-    help="Connections that stay: 'keep' the parents' mean count of each layer, a share of positions in "
-    "(0, 1], or 'none' to keep all of the union.",
-)
-@click.option(
-    "--scope",
-    default="layer",
-    metavar="layer|global",
-    help="Keep the best of each layer, or of all layers together.",
-)
-@click.option(
-    "--score", default="magnitude", metavar="magnitude|random", help="What makes a connection stay."
-)
-@click.option(
-    "--over",
-    default="networks",
-    metavar="networks|present",
-    help="The average divides by the number of networks, or of those that have the weight.",
-)
-@click.option("--seed", type=int, default=0, metavar="N", help="Seed of the random rule and of equal scores.")
-@data_options(None, seed=None, without="no evaluation")
+@merge_options
+@data_options(None, seed=None, without="no evaluation; the set of the networks' training where one is needed")
 @json_option
+@click.pass_context
 def command(
-    networks: tuple[Path, ...], out: Path, weights: str, biases: str, density: str, scope: str, score: str,
-    over: str, seed: int, name: str | None, data_dir: Path | None, download: bool, classes: str | None,
-    per_class: int | None, test_per_class: int | None, data_seed: int | None, json_path: str | None,
+    ctx: click.Context, /, networks: tuple[Path, ...], out: Path, name: str | None, data_dir: Path | None,
+    download: bool, classes: str | None, per_class: int | None, test_per_class: int | None,
+    data_seed: int | None, json_path: str | None, device: str, threads: int | None, **choices: Any,
 ) -> None:  # fmt: skip
     """Merge NETWORKS, files of one architecture, into one of the same sparsity.
 
     At each position the rule combines the values of the networks that have it; then the best connections are
-    kept. Files are read in blocks, so memory does not grow with their number. With --data NAME the parents
-    and the merged network are evaluated on the test samples.
+    kept. So the files are read in blocks, and memory does not grow with their number. With --data NAME the
+    parents and the merged network are evaluated on the test samples.
+
+    Hidden units can be aligned first, and the merged network repaired and fine-tuned; or units are selected
+    whole, or by gates that are trained. That takes the networks into memory.
+
+    \b
+    regraft merge a.safetensors b.safetensors --align weights --weights average \\
+        --repair repair --finetune 5 --data fashion-mnist --out m.safetensors
+    regraft merge a.safetensors b.safetensors --select neurons --out m.safetensors
+    regraft merge a.safetensors b.safetensors --gates --finetune 50 --out student.safetensors
     """
     check_output(out)
     check_output(json_path)
-    wanted = parse_density(density)
-    dataset = None
-    if name is not None:
-        seed_of_data = 0 if data_seed is None else data_seed
-        dataset = Dataset(name, parse_classes(classes), per_class, test_per_class, seed_of_data)
+    plan = make_plan(ctx, choices)
+    where = choose_device(device, threads)
+    options = {
+        "classes": parse_classes(classes), "per_class": per_class, "test_per_class": test_per_class,
+        "seed": data_seed,
+    }  # fmt: skip
+    dataset = choose_dataset(plan, networks, name, options)
     data = None if dataset is None else dataset.load(data_dir, download)
-    # before merging, since the merged file may take the place of a parent
-    before = [] if data is None else [evaluated(path, data) for path in networks]
-    with progress_bar("merging", None) as advance:
-        layers = merge_files(
-            networks, out, weights, biases, wanted, scope=cast(Scope, scope), score=score, over=over,
-            generator=torch.Generator().manual_seed(seed), provenance={"seed": seed},
-            on_layer=lambda layer: advance(note=layer),
-        )  # fmt: skip
+    if plan.in_blocks:
+        outcome = merged_in_blocks(plan, networks, out, data)
+    else:
+        outcome = merged_in_memory(plan, networks, out, data, dataset, where)
     header = checkpoint.read_header(out)
     figures: dict[str, Any] = {
         "command": "merge", "out": str(out), "bytes_on_disk": out.stat().st_size,
-        "parents": header.provenance["parents"], "weights": weights, "biases": biases, "density": wanted,
-        "scope": scope, "score": score, "over": over, "seed": seed,
-        "layers": [layer_figures(layer) for layer in layers],
+        "parents": header.provenance["parents"], **plan.plain(),
+        "layers": [layer_figures(layer) for layer in outcome.layers],
     }  # fmt: skip
     screen = console(json_path)
-    screen.print(layer_table(layers))
+    screen.print(layer_table(outcome.layers))
     if data is not None and dataset is not None:
-        figures |= {"data": dataset.plain(), "evaluation": [*before, evaluated(out, data, "merged")]}
-        screen.print(evaluation_table(figures["evaluation"], data.name))
-    screen.print(f"merged {len(networks)} networks by {weights} x {biases}; wrote {out}", soft_wrap=True)
-    write_json(json_path, {**figures, "versions": files.versions()})
+        figures |= {"data": dataset.plain(), "evaluation": outcome.evaluation}
+        screen.print(evaluation_table(outcome.evaluation, data.name))
+    for note in outcome.notes:
+        click.echo(f"warning: {note}", err=True)
+    screen.print(f"merged {len(networks)} networks by {way_of(plan)}; wrote {out}", soft_wrap=True)
+    write_json(json_path, {**figures, "warnings": list(outcome.notes), "versions": files.versions()})
 
 
-def parse_density(text: str) -> Density:
-    """``keep``, ``none`` or a number.
+def way_of(plan: Plan) -> str:
+    """How, in a few words."""
+    if plan.gates:
+        return "gates"
+    if plan.select == "neurons":
+        return "neuron selection"
+    return f"{plan.weights} x {plan.biases}" + ("" if plan.align == "none" else f", aligned by {plan.align}")
 
-    >>> parse_density("keep"), parse_density("none"), parse_density("0.05")
-    ('keep', None, 0.05)
+
+def choose_dataset(
+    plan: Plan, networks: Sequence[Path], name: str | None, options: dict[str, Any]
+) -> Dataset | None:
+    """The samples that the options say, else those of the networks' training where the merge needs some.
 
     Raises:
-        InputError: anything else, or a number outside (0, 1].
+        InputError: samples are needed, and neither the options nor all networks alike say which.
+        FileError: a network cannot be read.
     """
-    if text in ("keep", "none"):
-        return "keep" if text == "keep" else None
-    try:
-        return check_density(float(text))
-    except ValueError:  # InputError is one too
-        raise InputError(f"density is '{text}', but must be 'keep', 'none' or a number in (0, 1]") from None
+    if name is not None:
+        return Dataset(name, **{k: v for k, v in options.items() if v is not None})
+    if not plan.needs_data:
+        return None
+    headers = [checkpoint.read_header(path) for path in networks]
+    if any(header.provenance.get("data") != headers[0].provenance.get("data") for header in headers):
+        raise InputError(
+            "the networks were trained on different data, and this merge needs samples: pass --data NAME, "
+            "such as digits"
+        )
+    return choose_data(None, options, headers[0], networks[0])
 
 
-def evaluated(path: Path, data: Data, label: str | None = None) -> dict[str, Any]:
-    """Accuracy and loss of a network file on the test samples."""
-    return {"network": label or str(path), **measure.evaluate(checkpoint.load(path), data.test)}
-
-
-def layer_figures(layer: MergedLayer) -> dict[str, Any]:
-    """What became of a layer, as plain values."""
-    size = math.prod(layer.shape)
-    return {
-        "name": layer.name, "shape": list(layer.shape), "parents": list(layer.parents), "union": layer.union,
-        "kept": layer.kept, "union_density": layer.union / size if size else 0.0,
-        "kept_density": layer.kept / size if size else 0.0,
-    }  # fmt: skip
-
-
-def layer_table(layers: Sequence[MergedLayer]) -> Table:
-    """Connections of the parents, of their union, and of the merged network."""
-    lines = table("weight", "shape", "parents' mean", "union", "kept", "density")
-    for layer in layers:
-        mean = sum(layer.parents) / len(layer.parents)
-        lines.add_row(
-            layer.name, "x".join(map(str, layer.shape)), f"{mean:,.6g}", f"{layer.union:,}",
-            f"{layer.kept:,}", f"{100 * layer_figures(layer)['kept_density']:.2f} %",
+def merged_in_blocks(plan: Plan, networks: Sequence[Path], out: Path, data: Data | None) -> Outcome:
+    """Merge files into a file, a block at a time."""
+    # before merging, since the merged file may take the place of a parent
+    before = [] if data is None else [evaluated(path, data, str(path), plan.loss) for path in networks]
+    with progress_bar("merging", None) as advance:
+        layers = merge_files(
+            networks, out, plan.weights, plan.biases, plan.density, scope=plan.scope, score=plan.score,
+            over=plan.over, bias_density=plan.bias_density, provenance={"seed": plan.seed},
+            generator=torch.Generator().manual_seed(plan.seed), on_layer=lambda layer: advance(note=layer),
         )  # fmt: skip
-    return lines
+    after = [] if data is None else [evaluated(out, data, "merged", plan.loss)]
+    return Outcome(layers, [*before, *after])
 
 
-def evaluation_table(rows: Sequence[dict[str, Any]], data: str) -> Table:
-    """Accuracy and loss of the parents and of the merged network."""
-    lines = table("network", "accuracy", "loss", title=f"on the test samples of {data}")
-    for row in rows:
-        lines.add_row(row["network"], f"{row['accuracy']:.4f}", f"{row['loss']:.4f}")
-    return lines
+def evaluated(path: Path, data: Data, label: str, loss: str) -> dict[str, Any]:
+    """Accuracy and loss of a network file on the test samples."""
+    return {"network": label, **measure.evaluate(checkpoint.load(path), data.test, loss=loss)}
+
+
+def merged_in_memory(
+    plan: Plan, networks: Sequence[Path], out: Path, data: Data | None, dataset: Dataset | None,
+    device: torch.device,
+) -> Outcome:  # fmt: skip
+    """Merge networks in memory, with all that the plan has, and write the result."""
+    from regraft.cli.merge_job import Job  # loads what only this way of merging needs
+
+    with opened(networks) as parents:
+        origin = {**data_of(parents), "parents": [parent_of(parent) for parent in parents]}
+    job = Job(plan, networks, data, device)
+    model, layers = job.run()
+    if data is not None and dataset is not None and (plan.gates or plan.finetune):
+        origin["data"] = {
+            **dataset.plain(), "class_names": list(data.class_names), "input_shape": list(data.input_shape)
+        }  # fmt: skip
+    made = {"made_by": "regraft merge", "seed": plan.seed, "merge": plan.plain()}
+    checkpoint.save(model, out, provenance={**made, **origin})
+    return Outcome(layers, job.evaluation, job.notes)

@@ -1,0 +1,285 @@
+"""The options of ``regraft merge``, and the plan that they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import click
+
+from regraft import scores
+from regraft.cli.starting import was_given
+from regraft.errors import InputError, check_density, unknown
+from regraft.evolve import METHODS
+from regraft.losses import LOSSES
+from regraft.merging import RULES
+from regraft.merging.keep import VALUE_SCORES, Density, Scope, check_scope
+from regraft.merging.neurons import UNIT_SCORES
+from regraft.merging.neurons.select import Share
+from regraft.scores import SCORES
+from regraft.train import SCHEDULES, Recipe, Teachers
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ALIGNMENTS = ("none", "weights", "activations")
+REPAIRS = ("none", "bn", "repair")
+SELECTIONS = ("none", "neurons")
+EVOLUTIONS = (*METHODS, "none")
+BLIND = (*VALUE_SCORES, "connectivity", "synflow")
+"""Scores that look at no samples."""
+
+MEANING = {
+    "rules": "merging position by position",
+    "neurons": "--select neurons",
+    "gates": "--gates",
+    "align": "--align weights or activations",
+    "tune": "--finetune after a merge without --gates",
+    "train": "--finetune",
+    "teach": "--teacher-weight",
+    "look": "options that look at data (--align activations, --repair, --select neurons, a score)",
+}
+"""What a merge can be made of, in the words of the options."""
+
+GO_WITH: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("weights", "biases", "over", "bias_density", "score", "align"), ("rules",)),
+    **dict.fromkeys(("density", "scope", "repair"), ("rules", "neurons")),
+    "align_to": ("align",),
+    **dict.fromkeys(("unit_score", "share"), ("neurons",)),
+    **dict.fromkeys(("merge_epochs", "gate_lr", "lambda_start", "lambda_rate"), ("gates",)),
+    **dict.fromkeys(("finetune_evolve", "lr", "momentum", "weight_decay", "lr_schedule", "batch_size",
+                     "loss"), ("train", "gates")),
+    **dict.fromkeys(("rate", "teacher_weight"), ("tune",)),
+    "temperature": ("teach",),
+    "samples": ("look",),
+}  # fmt: skip
+"""What each option is of; it is refused where the merge has none of it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How networks are merged; the options have the same names.
+
+    Attributes:
+        density: ``"keep"``, a share of positions, or None for all of the union.
+        finetune_evolve, lr_schedule: None for what the way of merging does by itself.
+    """
+
+    weights: str
+    biases: str
+    over: str
+    density: Density
+    bias_density: float | None
+    scope: Scope
+    score: str
+    align: str
+    align_to: str
+    select: str
+    unit_score: str
+    share: Share
+    gates: bool
+    merge_epochs: int
+    gate_lr: float
+    lambda_start: float
+    lambda_rate: float
+    repair: str
+    samples: int
+    finetune: int
+    finetune_evolve: str | None
+    rate: str | None
+    lr: float
+    momentum: float
+    weight_decay: float
+    lr_schedule: str | None
+    batch_size: int
+    loss: str
+    teacher_weight: float
+    temperature: float
+    seed: int
+
+    @property
+    def made_of(self) -> set[str]:
+        """The words of ``MEANING`` that hold for this merge."""
+        way = "gates" if self.gates else "neurons" if self.select == "neurons" else "rules"
+        trains = {"train"} if self.finetune else set()
+        tunes = {"tune"} if self.finetune and way != "gates" else set()
+        return {
+            way, *trains, *tunes, *(["align"] if self.align != "none" else []),
+            *(["teach"] if self.teacher_weight and tunes else []), *(["look"] if self._looks else []),
+        }  # fmt: skip
+
+    @property
+    def _looks(self) -> bool:
+        """Whether some training samples are looked at, other than for training."""
+        if self.gates:
+            return False
+        scored = self.unit_score == "activity" if self.select == "neurons" else self.score not in BLIND
+        return scored or self.align == "activations" or self.repair != "none"
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether it cannot do without samples."""
+        return self._looks or self.gates or self.finetune > 0
+
+    @property
+    def in_blocks(self) -> bool:
+        """Whether the files can be merged block by block, without a network in memory."""
+        return self.made_of == {"rules"} and self.score in VALUE_SCORES
+
+    def plain(self) -> dict[str, Any]:
+        """For provenance and JSON: the choices that this merge is made of."""
+        parts = self.made_of
+        other = {name for name, of in GO_WITH.items() if not parts.intersection(of)}
+        unused = {"select"} - ({"select"} if self.select != "none" else set())
+        unused |= {"gates"} if not self.gates else set()
+        return {k: v for k, v in asdict(self).items() if k not in other | unused}
+
+
+def make_plan(ctx: click.Context, choices: dict[str, Any]) -> Plan:
+    """The plan that the options say.
+
+    Raises:
+        InputError: an unknown name, a number out of range, or options that do not go together.
+    """
+    for name, kind, known in (
+        ("weights", "weight rule", RULES), ("biases", "bias rule", RULES), ("align", "alignment", ALIGNMENTS),
+        ("align_to", "reference", ("first", "mean")), ("repair", "repair", REPAIRS),
+        ("select", "selection", SELECTIONS), ("unit_score", "unit score", UNIT_SCORES),
+        ("share", "share", ("each", "overall")), ("finetune_evolve", "evolution method", EVOLUTIONS),
+    ):  # fmt: skip
+        if choices[name] is not None and choices[name] not in known:
+            raise unknown(kind, choices[name], known)
+    if choices["gates"] and choices["select"] != "none":
+        raise InputError("--gates and --select neurons are two ways of choosing units: give one of them")
+    scores.parse(choices["score"])
+    check_scope(choices["scope"])
+    plan = Plan(**{**choices, "density": parse_density(choices["density"])})
+    _check_parts(ctx, plan)
+    if plan.repair == "repair" and plan.select == "neurons":
+        raise InputError(
+            "--repair repair compares each unit with the same unit of all parents, but --select neurons "
+            "takes whole units of one parent each: take --repair bn, or none"
+        )
+    if plan.select == "neurons" and not was_given(ctx, "scope"):
+        plan = Plan(**{**asdict(plan), "scope": "global"})
+    if plan.gates and plan.finetune_evolve not in (None, "none", "set"):
+        raise InputError(
+            f"--finetune-evolve is {plan.finetune_evolve!r}, but with --gates the topology evolves by set or "
+            "not at all: take set or none"
+        )
+    return plan
+
+
+def _check_parts(ctx: click.Context, plan: Plan) -> None:
+    """Raise InputError for an option of something that the merge is not made of."""
+    parts = plan.made_of
+    for option, of in GO_WITH.items():
+        if was_given(ctx, option) and not parts.intersection(of):
+            known = " or ".join(MEANING[part] for part in of)
+            raise InputError(
+                f"--{option.replace('_', '-')} goes with {known}, which this merge has not: leave it out, or "
+                "give that too"
+            )
+
+
+def parse_density(text: str) -> Density:
+    """``keep``, ``none`` or a number.
+
+    >>> parse_density("keep"), parse_density("none"), parse_density("0.05")
+    ('keep', None, 0.05)
+
+    Raises:
+        InputError: anything else, or a number outside (0, 1].
+    """
+    if text in ("keep", "none"):
+        return cast(Density, "keep" if text == "keep" else None)
+    try:
+        return check_density(float(text))
+    except ValueError:  # InputError is one too
+        raise InputError(f"density is '{text}', but must be 'keep', 'none' or a number in (0, 1]") from None
+
+
+def _text(flag: str, default: str | None, text: str, metavar: str = "NAME") -> Callable[[Any], Any]:
+    return click.option(flag, default=default, metavar=metavar, help=text)
+
+
+def _number(flag: str, default: float | None, text: str) -> Callable[[Any], Any]:
+    return click.option(flag, type=float, default=default, metavar="X", help=text)
+
+
+def _count(flag: str, default: int, text: str, at_least: int = 1) -> Callable[[Any], Any]:
+    kind = click.IntRange(min=at_least)
+    return click.option(flag, type=kind, default=default, metavar="N", help=text)
+
+
+_recipe = Recipe()
+
+_OPTIONS = (
+    click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE",
+                 help="The merged network; it may take the place of one of NETWORKS."),
+    _text("--weights", "magnitude", f"Rule for weights: {', '.join(RULES)}.", "RULE"),
+    _text("--biases", "average",
+          "Rule for biases, and for scales of normalisation layers: the same five.", "RULE"),
+    _text("--over", "networks",
+          "The average divides by the number of networks, or of those that have the weight.",
+          "networks|present"),
+    _text("--density", "keep",
+          "Connections that stay: 'keep' the parents' mean count of each layer, a share of positions in "
+          "(0, 1], or 'none' to keep all of the union.", "keep|none|NUMBER"),
+    _number("--bias-density", None, "Share of each bias that stays, its largest entries.  [default: all]"),
+    _text("--scope", "layer",
+          "Keep the best of each layer, or of all layers together, as --select neurons does by itself.",
+          "layer|global"),
+    _text("--score", "magnitude",
+          f"What makes a connection stay: {', '.join(SCORES)}; stacked(a, b), inverted(a), learned:FILE.",
+          "SCORE"),
+    _text("--align", "none",
+          "Number the hidden units alike first, by their weights, or by their activations on --samples.",
+          "none|weights|activations"),
+    _text("--align-to", "first", "Align to the first network, or each to the mean of the others.",
+          "first|mean"),
+    _text("--select", "none", "Instead of the rules: keep the best whole units of all networks.",
+          "none|neurons"),
+    _text("--unit-score", "activity", f"Of --select neurons: {', '.join(UNIT_SCORES)}."),
+    _text("--share", "each", "Of --select neurons: the best of each network, or the best overall.",
+          "each|overall"),
+    click.option("--gates", is_flag=True,
+                 help="Instead of the rules: train gates that learn which units are needed."),
+    _count("--merge-epochs", 50, "Of --gates: epochs with gates."),
+    _number("--gate-lr", 0.1, "Of --gates: learning rate of the gates."),
+    _number("--lambda-start", 0.05, "Of --gates: weight of the L0 loss in the first epoch."),
+    _number("--lambda-rate", 0.05, "Of --gates: how fast that weight rises."),
+    _text("--repair", "none",
+          "Measure batch normalisation anew (bn), or give all hidden units the parents' mean and spread too "
+          "(repair).", "none|bn|repair"),
+    _count("--samples", 1000, "Training samples that alignment, repair, selection and scores look at."),
+    _count("--finetune", 0, "Epochs of training after the merge.", 0),
+    _text("--finetune-evolve", None,
+          f"How the topology changes in it: {', '.join(EVOLUTIONS)}.  [default: none; set with --gates]"),
+    _text("--rate", None, "Its evolution rate, as in train.  [default: the method's]",
+          "NAME[:KEY=VALUE,...]"),
+    _number("--lr", 0.01, "Its learning rate."),
+    _number("--momentum", 0.9, "Its momentum, in [0, 1)."),
+    _number("--weight-decay", _recipe.weight_decay, "Its L2 penalty on all parameters, 0 or more."),
+    _text("--lr-schedule", None,
+          f"Its learning rate over epochs: {', '.join(SCHEDULES)}.  [default: constant; with --gates falling "
+          "in steps]", "NAME[:KEY=VALUE,...]"),
+    _count("--batch-size", 100, "Its samples per step."),
+    _text("--loss", _recipe.loss, f"Its loss: {', '.join(n for n in LOSSES if n != 'nll')}."),
+    _number("--teacher-weight", 0.0,
+            "Its weight of the parents' averaged logits, in [0, 1]; the labels have the rest."),
+    _number("--temperature", Teachers.temperature, "Of the parents' and the network's softmax, above 0."),
+    click.option("--seed", type=int, default=0, metavar="N",
+                 help="Seed of the random rule, equal scores, samples, and training."),
+    click.option("--device", default="cpu", metavar="NAME", help="To train on: cpu, cuda, or cuda:N."),
+    click.option("--threads", type=int, default=None, metavar="N",
+                 help="CPU threads.  [default: OMP_NUM_THREADS, else all cores]"),
+)  # fmt: skip
+
+
+def merge_options(function: F) -> F:
+    """How the networks are merged, and what is done to the merged one."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
