@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,37 @@ def _known(layer: nn.Module) -> bool:
 
 
 def _linear(x_MBI: Tensor, w_MOI: Tensor, b_MO: Tensor | None) -> Tensor:
-    members, n_out, n_in = w_MOI.shape
-    # for one input, the reshape gives strides with which the product takes a quarter of the time
-    w_MIO = w_MOI.transpose(1, 2).reshape(members, n_in, n_out)
-    return torch.bmm(x_MBI, w_MIO) if b_MO is None else torch.baddbmm(b_MO.unsqueeze(1), x_MBI, w_MIO)
+    return cast(Tensor, _Linear.apply(x_MBI, w_MOI, b_MO))
+
+
+class _Linear(torch.autograd.Function):
+    """x W^T + b of each member, whose every product has the layout in which ``bmm`` is fast: with one input
+    or one output, autograd's own are up to nine times slower."""
+
+    @staticmethod
+    def forward(ctx: Any, x_MBI: Tensor, w_MOI: Tensor, b_MO: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x_MBI, w_MOI)
+        bias = None if b_MO is None else b_MO.unsqueeze(1)
+        return _product(x_MBI, w_MOI.transpose(1, 2), bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (g_MBO,) = gradients
+        x_MBI, w_MOI = ctx.saved_tensors
+        for_x, for_w, for_b = ctx.needs_input_grad
+        dx = _product(g_MBO, w_MOI) if for_x else None
+        dw = None
+        if for_w and g_MBO.shape[2] <= x_MBI.shape[2]:
+            dw = _product(g_MBO.transpose(1, 2), x_MBI)
+        elif for_w:
+            dw = _product(x_MBI.transpose(1, 2), g_MBO).transpose(1, 2)
+        return dx, dw, g_MBO.sum(1) if for_b else None
+
+
+def _product(a: Tensor, b: Tensor, plus: Tensor | None = None) -> Tensor:
+    """a b + plus of each member: ``[M, m, k]``, ``[M, k, n]`` and, broadcast, ``[M, m, n]``."""
+    if a.shape[2] == 1:
+        return a * b if plus is None else torch.addcmul(plus, a, b)
+    # where a size is 1, the reshape gives strides that do not look like a transposed matrix's
+    a, b = a.reshape(a.shape), b.reshape(b.shape)
+    return torch.bmm(a, b) if plus is None else torch.baddbmm(plus, a, b)
