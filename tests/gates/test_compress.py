@@ -75,3 +75,24 @@ def test_mean_counts_round_half_up(net: MakeNet) -> None:
     expected = {n: c.nnz for n, c in Topology.of(a).items()}
     assert mean_counts([a, b]) == expected
     assert mean_counts([net(0)]) == {}
+
+
+def test_units_without_connections_are_kept_last() -> None:
+    gates = gates_at(0.9, 0.8, 0.5, 0.4)
+    gates.weights.copy_(torch.tensor([0.0, 3.0, 0.0, 2.0]))
+    assert best_units(gates, {"fc1": 2})["fc1"].tolist() == [1, 3]
+    assert best_units(gates, {"fc1": 3})["fc1"].tolist() == [0, 1, 3]
+
+
+def test_closed_units_lose_their_connections_without_a_change(net: MakeNet) -> None:
+    model = net(0, 0.6)
+    gates = Gates({"fc1": 10, "fc2": 8}, spread=0.0)
+    gates.log_alpha.data = torch.where(torch.arange(18) % 3 == 0, -20.0, 20.0)
+    gated = Gated(model, trace(model), gates).eval()
+    x = torch.randn(9, 6)
+    before, nnz = gated(x), Topology.of(model).nnz
+    counts = {n: c.nnz for n, c in Topology.of(model).items()}
+    small = compress(gated, {"fc1": 10, "fc2": 8}, counts)
+    assert torch.allclose(small(x), before, atol=1e-6)
+    assert Topology.of(small).nnz == nnz == Topology.of(model).nnz
+    assert bool((small.fc2.weight.dense()[:, 0::3] == 0).all())

@@ -230,3 +230,34 @@ def test_groups_that_are_stated_by_hand_do(make_hidden: Callable[[], Graph]) -> 
 def make_hidden() -> Callable[[], Graph]:
     slots = (Slot("0.weight", 0, "make"), Slot("0.bias", 0, "bias"), Slot("2.weight", 1, "read"))
     return lambda: Graph((Group("0", 4, slots),), (3,))
+
+
+def test_dense_units_all_count_the_same() -> None:
+    for name in ("mlp", "resnet", "joined"):
+        model, shape = build(name, False)
+        gated = Gated(model, trace(model, shape))
+        p = gated.gates.open_probability()
+        before = gated.gates.group_means(p)
+        gated.count_connections()
+        assert torch.allclose(gated.gates.group_means(p), before)
+
+
+def test_sparse_units_count_by_their_connections_and_dead_ones_nothing() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    sparsify(model, density=1.0)
+    keep = torch.tensor([0, 1, 2, 3, 6, 7]), torch.tensor([0, 3, 4])  # unit 3 has no input, 1 and 2 no output
+    for layer, index in zip((model[0], model[2]), keep, strict=True):
+        layer.weight.replace(index, layer.weight.values.detach()[index])
+    gated = Gated(model, trace(model, (3,)))
+    gated.count_connections()
+    assert gated.gates.weights.tolist() == [5, 0, 0, 0]
+    assert gated.gates.group_means(torch.tensor([0.7, 1.0, 1.0, 1.0])).item() == pytest.approx(0.7)
+
+
+def test_a_group_without_a_living_unit_counts_them_all() -> None:
+    model, shape = build("mlp", True)
+    for layer in (model.fc1, model.fc2, model.fc3):
+        layer.weight.replace(torch.tensor([], dtype=torch.int64), torch.tensor([]))
+    gated = Gated(model, trace(model, shape))
+    gated.count_connections()
+    assert gated.gates.weights.tolist() == [1.0] * 14

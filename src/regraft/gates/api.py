@@ -32,6 +32,8 @@ Evolution = Callable[[int, int, torch.Generator], Evolve]
 
 TOLERANCE = 0.2  # of 1/N: how far the mean probability of a group may end from it without a warning
 
+GATE_TRAVEL = 7.5  # usual learning rate of the gates times steps
+
 
 class GatesWarning(UserWarning):
     """The gates did not do what they were trained for; what they chose is close to chance."""
@@ -44,8 +46,8 @@ class Student:
     Attributes:
         model: the network, of the teachers' size, without gates.
         merging: each epoch with gates: ``epoch``, ``train_loss`` (with the L0 term), ``lr``, ``seconds``,
-            ``l0``, ``lambda``, ``open`` (mean probability of an open gate) and ``undecided`` (share of
-            gates with a probability between .1 and .9).
+            ``l0``, ``lambda``, and means over the groups of ``open`` (the probability of an open gate) and
+            ``undecided`` (the share of gates with a probability between .1 and .9).
         finetuning: each epoch after compression: ``epoch``, ``train_loss``, ``lr``, ``seconds``.
         groups: how far the gates of each group had decided at the end.
         units: the units of the big student that were kept, by group; of N networks with C units each,
@@ -107,9 +109,9 @@ def merge(
     lr: float = 0.01,
     momentum: float = 0.9,
     weight_decay: float = 0.0,
-    gate_lr: float = 0.1,
+    gate_lr: float | None = None,
     lambda_start: float = 0.05,
-    lambda_rate: float = 0.05,
+    lambda_rate: float | None = None,
     finetune_schedule: str | None = None,
     distribution: HardConcrete | None = None,
     train_beta: bool = False,
@@ -142,8 +144,11 @@ def merge(
         lr: of SGD, constant while merging, and where fine-tuning starts.
         momentum: of SGD.
         weight_decay: of the networks' parameters; gates have none.
-        gate_lr: learning rate of the gates.
-        lambda_start, lambda_rate: of ``Rising``; the thesis has 0.01 and 0.05 for the sine.
+        gate_lr: learning rate of the gates, for the gradient of the mean over a group's gates: a gate's own
+            gradient is multiplied by the number of gates in its group and by that of groups, so that one rate
+            does for narrow and wide layers. Default: 7.5 / steps, at most 0.1, so that however many steps
+            there are, the gates have time to come to their share.
+        lambda_start, lambda_rate: of ``Rising``. Default rate: ``Rising.within(merge_epochs)``.
         finetune_schedule: a learning rate schedule as in ``train.schedule_by_name``. Default: a tenth of the
             rate after half of the epochs, and a tenth of that after three quarters.
         distribution: of the gates.
@@ -164,9 +169,9 @@ def merge(
     >>> networks = [
     ...     models.build("mlp:64-16-10", generator=torch.Generator().manual_seed(s)) for s in range(2)
     ... ]
-    >>> student = merge(networks, digits, merge_epochs=9, finetune_epochs=1, gate_lr=1.0, lambda_rate=2.0)
+    >>> student = merge(networks, digits, merge_epochs=20, finetune_epochs=1)
     >>> student.model.fc1.out_features, len(student.merging.epochs), list(student.evaluation)
-    (16, 9, ['concatenated', 'gated', 'compressed', 'student'])
+    (16, 20, ['concatenated', 'gated', 'compressed', 'student'])
 
     Raises:
         InputError: fewer than two networks, one that cannot be traced, a value out of range, gates that
@@ -178,7 +183,11 @@ def merge(
     """
     teachers = _checked(networks)
     _check_numbers(merge_epochs, finetune_epochs, gate_lr)
-    rising = Rising(lambda_start, lambda_rate)
+    rising = (
+        Rising.within(merge_epochs, lambda_start)
+        if lambda_rate is None
+        else Rising(lambda_start, lambda_rate)
+    )
     loss_function = losses.by_name(loss) if isinstance(loss, str) else loss
     if isinstance(train_loader, Data):
         data = train_loader
@@ -197,7 +206,9 @@ def merge(
     gated = Gated(big, big_graph, gates).to(device)
     _note(figures, "concatenated", evaluate, big)
     with own_random_numbers(device, derived(seed, "dropout")):
-        merging = _merge(gated, plan, rising, gate_lr, merge_epochs, 1 / len(teachers))
+        rate = min(0.1, GATE_TRAVEL / (steps * merge_epochs)) if gate_lr is None else gate_lr
+        merging = _merge(gated, plan, rising, rate, merge_epochs, 1 / len(teachers))
+        gated.count_connections()
         _note(figures, "gated", evaluate, gated)
         warn_unless_constrained(gates, 1 / len(teachers))
         kept = {name: small[name].units for name in gates.sizes}
@@ -220,19 +231,22 @@ def _merge(gated: Gated, plan: _Plan, rising: Rising, gate_lr: float, epochs: in
     penalised = _Penalised(plan.loss, gates, share)
     optimizer = _optimizer(gated.model, plan)
     optimizer.add_param_group({"params": list(gates.parameters()), "lr": gate_lr, "weight_decay": 0.0})
+    scale = torch.tensor(list(gates.sizes.values()))[gates.group_of] * float(len(gates.sizes))
+    for parameter in gates.parameters():
+        parameter.register_hook(lambda gradient: gradient * scale.to(gradient))
 
     def before(epoch: int) -> None:
         penalised.weight = rising(epoch)
+        gated.count_connections()
 
     def figures() -> Row:
         with torch.no_grad():
             state = decided(gates)
-            units = sum(group.units for group in state)
             return {
                 "lambda": penalised.weight,
                 "l0": l0_loss(gates, share).item(),
-                "open": sum(group.open * group.units for group in state) / units,
-                "undecided": sum(group.undecided * group.units for group in state) / units,
+                "open": sum(group.open for group in state) / len(state),
+                "undecided": sum(group.undecided for group in state) / len(state),
             }
 
     return train(
@@ -299,12 +313,12 @@ def _checked(networks: Sequence[nn.Module]) -> list[nn.Module]:
     return teachers
 
 
-def _check_numbers(merge_epochs: int, finetune_epochs: int, gate_lr: float) -> None:
+def _check_numbers(merge_epochs: int, finetune_epochs: int, gate_lr: float | None) -> None:
     check_epochs(merge_epochs)
     if finetune_epochs != 0:
         check_epochs(finetune_epochs)
-    if not 0.0 < gate_lr < float("inf"):
-        raise InputError(f"gate_lr is {gate_lr!r}, but must be a positive number; 0.1 is usual")
+    if gate_lr is not None and not 0.0 < gate_lr < float("inf"):
+        raise InputError(f"gate_lr is {gate_lr!r}, but must be a positive number; 0.01 is usual")
 
 
 def _note(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -11,16 +12,17 @@ from torch import Tensor, nn
 from regraft import merging
 from regraft.errors import InputError
 from regraft.evolve import Context, RandomGrowth
-from regraft.gates.gated import Gated
+from regraft.gates.gated import Gated, attribute, axis_entries
 from regraft.gates.module import Gates
-from regraft.graph import take
+from regraft.graph import Graph, take
 from regraft.schedules import Progress
 from regraft.weight import SparseWeight
 
 
 @torch.no_grad()
 def best_units(gates: Gates, kept: Mapping[str, int]) -> dict[str, Tensor]:
-    """The units of each group that are most likely open, increasing; among equals the first ones.
+    """The units of each group that are most likely open, increasing; among equals the first ones. Units
+    without connections, which the gates' ``weights`` do not count, come last.
 
     Args:
         gates: the gates.
@@ -36,7 +38,8 @@ def best_units(gates: Gates, kept: Mapping[str, int]) -> dict[str, Tensor]:
     """
     check_open(gates)
     found = {}
-    for name, probability in gates.split(gates.open_probability()).items():
+    rank = torch.where(gates.weights > 0, gates.open_probability(), -1.0)
+    for name, probability in gates.split(rank).items():
         order = torch.argsort(probability, descending=True, stable=True)
         found[name] = order[: kept[name]].sort().values
     return found
@@ -67,8 +70,9 @@ def compress(
     Args:
         gated: the big student.
         kept: units of each gated group that stay.
-        counts: connections that each sparse weight should have, by name: the weakest go where there are more,
-            connections of value 0 at random positions fill up where there are fewer.
+        counts: connections that each sparse weight should have, by name: those of units whose gates are
+            closed go, the weakest go where there still are more, and connections of value 0 at random
+            positions fill up where there are fewer.
         spec: what a network of the kept sizes is built from, so that it can be saved.
         fold: whether the units' readers take over the gates' values. The thesis drops the gates (section
             3.2.3), which is the same where they are open wholly; where they are not, training goes on better
@@ -79,10 +83,38 @@ def compress(
         InputError: the gates have closed a whole group.
     """
     units = best_units(gated.gates, kept)
-    model = take(gated.folded() if fold else gated.model, gated.graph, units, spec=spec)
+    big = gated.folded() if fold else gated.model
+    if counts:
+        big = deepcopy(big)
+        disconnect(big, gated.graph, closed_units(gated.gates))
+    model = take(big, gated.graph, units, spec=spec)
     if counts:
         restore_counts(model, counts, generator)
     return model
+
+
+@torch.no_grad()
+def closed_units(gates: Gates) -> dict[str, Tensor]:
+    """Whether each unit's gate is closed in evaluation, bool [units], by group."""
+    return gates.split(gates.distribution.certain(gates.log_alpha) == 0)
+
+
+@torch.no_grad()
+def disconnect(model: nn.Module, graph: Graph, cut: Mapping[str, Tensor]) -> None:
+    """Remove the connections of units from sparse weights, in place.
+
+    Args:
+        cut: whether each unit of a group loses all that it has, bool [units], by group.
+    """
+    for name, units in cut.items():
+        for slot in graph[name].of_kind("make", "read"):
+            weight = attribute(model, slot.tensor)
+            if isinstance(weight, SparseWeight):
+                lost = torch.zeros(weight.shape[slot.axis], dtype=torch.bool)
+                stop = slot.offset + units.numel() * slot.repeat
+                lost[slot.offset : stop] = units.repeat_interleave(slot.repeat)
+                stays = ~lost.to(weight.index.device)[axis_entries(weight, slot.axis)]
+                weight.replace(weight.index[stays], weight.values[stays])
 
 
 def mean_counts(networks: Sequence[nn.Module]) -> dict[str, int]:

@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from regraft.errors import InputError, MismatchError
 from regraft.gates.module import Gates
-from regraft.graph import Graph
+from regraft.graph import Graph, Group, Kind
 from regraft.layers import SparseLinear
 from regraft.weight import SparseWeight
 
@@ -68,10 +68,11 @@ def readers(model: nn.Module, graph: Graph, sizes: Mapping[str, int]) -> list[Re
 
 def dense_shape(model: nn.Module, tensor: str) -> torch.Size:
     """The dense shape of a tensor of the model; a sparse weight goes by its module's name."""
-    return cast(Tensor | SparseWeight, _attribute(model, tensor)).shape
+    return cast(Tensor | SparseWeight, attribute(model, tensor)).shape
 
 
-def _attribute(model: nn.Module, tensor: str) -> object:
+def attribute(model: nn.Module, tensor: str) -> object:
+    """A tensor of the model, or the module of a sparse weight, by its name."""
     owner, _, name = tensor.rpartition(".")
     return getattr(model.get_submodule(owner), name)
 
@@ -145,6 +146,24 @@ class Gated(nn.Module):
                 hook.remove()
 
     @torch.no_grad()
+    def count_connections(self) -> None:
+        """Let each unit count in the mean of its group by the connections that come into it and go out.
+
+        In a dense network all units of a group have as many, and nothing changes. In a sparse one many units
+        have none that come in or none that go out: these are dead, whatever their gates do, count nothing,
+        and are kept last. Were they counted, they could make up the share of closed gates alone, while the
+        living ones, which hold all the connections, would stay open.
+        """
+        counts = []
+        for name, units in self.gates.sizes.items():
+            comes, goes = (_connections(self.model, self.graph[name], kind) for kind in ("make", "read"))
+            through = _connections(self.model, self.graph[name], "through")
+            alive = (comes > 0) & (goes > 0)
+            count = torch.where(alive, comes + through + goes, 0.0)
+            counts.append(count if bool(alive.any()) else torch.ones(units))
+        self.gates.weights.copy_(torch.cat(counts))
+
+    @torch.no_grad()
     def folded(self) -> nn.Module:
         """A copy of the network whose weights have taken over what the gates do in evaluation."""
         model = deepcopy(self.model)
@@ -161,18 +180,33 @@ class Gated(nn.Module):
 
     def _weight(self, tensor: str, axis: int, factor: Tensor) -> tuple[str, Tensor]:
         """Name and value of a parameter that is multiplied along an axis."""
-        weight = _attribute(self.model, tensor)
+        weight = attribute(self.model, tensor)
         if isinstance(weight, SparseWeight):
-            return f"{tensor}.values", weight.values * factor.index_select(0, _axis_entries(weight, axis))
+            return f"{tensor}.values", weight.values * factor.index_select(0, axis_entries(weight, axis))
         dense = cast(Tensor, weight)
         return tensor, dense * factor.view(-1, *(1,) * (dense.ndim - 1 - axis))
+
+
+def _connections(model: nn.Module, group: Group, kind: Kind) -> Tensor:
+    """How many connections each unit of the group has in the tensors that do ``kind`` with it."""
+    total = torch.zeros(group.units)
+    for slot in group.of_kind(kind):
+        weight = attribute(model, slot.tensor)
+        if isinstance(weight, SparseWeight):
+            entries = axis_entries(weight, slot.axis).cpu() - slot.offset
+            units = entries[(entries >= 0) & (entries < group.units * slot.repeat)] // slot.repeat
+            total += torch.bincount(units, minlength=group.units)
+        else:
+            dense = cast(Tensor, weight)
+            total += slot.repeat * dense.numel() / dense.shape[slot.axis]
+    return total
 
 
 def _multiplied(factor: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
     return lambda layer, inputs: (inputs[0] * factor, *inputs[1:])
 
 
-def _axis_entries(weight: SparseWeight, axis: int) -> Tensor:
+def axis_entries(weight: SparseWeight, axis: int) -> Tensor:
     """Where each connection lies along an axis, kept until the topology changes."""
     key = f"entries along {axis}"
     if key not in weight.cache:

@@ -27,6 +27,8 @@ class Gates(nn.Module):
         sizes: units of each group, by name, in the order of the vector.
         log_alpha: Parameter, [units]: the locations.
         delta: Parameter, [units], where the temperatures train: beta = sigmoid(delta) (thesis 2, 1.2.1).
+        weights: what each unit counts in the mean of its group, [units]; at first 1. See
+            ``Gated.count_connections``.
 
     Args:
         sizes: as the attribute.
@@ -50,6 +52,7 @@ class Gates(nn.Module):
     log_alpha: nn.Parameter
     delta: nn.Parameter | None
     group_of: Tensor
+    weights: Tensor
 
     def __init__(
         self,
@@ -81,6 +84,7 @@ class Gates(nn.Module):
         self.register_buffer(
             "group_of", torch.repeat_interleave(torch.arange(len(counts)), counts), persistent=False
         )
+        self.register_buffer("weights", torch.ones(units))
 
     def forward(self, uniform: Tensor | None = None) -> Tensor:
         """Values in [0, 1], [units].
@@ -115,9 +119,11 @@ class Gates(nn.Module):
         return dict(zip(self.sizes, parts, strict=True))
 
     def group_means(self, values: Tensor) -> Tensor:
-        """The mean of ``values`` [units] over each group, [groups], differentiable."""
-        counts = torch.bincount(self.group_of).to(values)
-        return values.new_zeros(len(self.sizes)).index_add(0, self.group_of, values) / counts
+        """The mean of ``values`` [units] over each group by ``weights``, [groups], differentiable."""
+        weights = self.weights.to(values)
+        zeros = values.new_zeros(len(self.sizes))
+        total = zeros.index_add(0, self.group_of, values * weights)
+        return total / zeros.index_add(0, self.group_of, weights)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}: {units}" for name, units in self.sizes.items())
