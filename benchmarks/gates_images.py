@@ -52,8 +52,8 @@ class Problem:
 
 def resized(images: Data, change: Callable[[Tensor], Tensor]) -> Data:
     """The same data with every image changed."""
-    parts = {n: Split(change(s.x), s.y) for n, s in images.splits().items()}
-    return replace(images, scaling=None, **parts)
+    train, test = (Split(change(part.x), part.y) for part in (images.train, images.test))
+    return replace(images, scaling=None, train=train, test=test)
 
 
 def digits(seed: int, folder: Path | None) -> Data:

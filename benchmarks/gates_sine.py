@@ -17,9 +17,9 @@ import argparse
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from scipy.stats import mannwhitneyu
@@ -32,6 +32,7 @@ from regraft.train import History, population, seeds
 PARTS = ("teacher 1", "teacher 2", "teacher 3", "one model", "student")
 CHUNK = 25
 NOISE = 0.2
+M = TypeVar("M", bound=nn.Module)
 
 
 def points(split: str) -> tuple[Tensor, Tensor]:
@@ -61,9 +62,7 @@ def plain(part: str, chunk: int, args: argparse.Namespace) -> tuple[list[nn.Modu
     return made, {"train_loss": [h.final["train_loss"] for h in histories]}
 
 
-def train(
-    networks: list[nn.Module], args: argparse.Namespace, **options: Any
-) -> tuple[list[nn.Module], list[History]]:
+def train(networks: list[M], args: argparse.Namespace, **options: Any) -> tuple[list[M], list[History]]:
     """What all trainings share."""
     x, y = points("train")
     return population.train(
@@ -103,7 +102,7 @@ def away_from_half(member: Any) -> Tensor:
     return away.square()
 
 
-def losses(networks: list[nn.Module]) -> list[float]:
+def losses(networks: Sequence[nn.Module]) -> list[float]:
     """Mean squared error of each network on the test points."""
     with torch.no_grad():
         x, y = points("test")

@@ -27,7 +27,7 @@ LR, MOMENTUM = 0.01, 0.9
 def alone(model: nn.Module, x: Tensor, y: Tensor, loss: Loss, batch_size: int) -> None:
     """One epoch as anyone would write it."""
     sgd = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
-    for index in torch.randperm(len(x)).split(batch_size):
+    for index in torch.split(torch.randperm(len(x)), batch_size):
         sgd.zero_grad()
         loss(model(x[index]), y[index]).backward()  # type: ignore[no-untyped-call]
         sgd.step()

@@ -56,7 +56,7 @@ def _known(layer: nn.Module) -> bool:
 
 
 def _linear(x_MBI: Tensor, w_MOI: Tensor, b_MO: Tensor | None) -> Tensor:
-    return cast(Tensor, _Linear.apply(x_MBI, w_MOI, b_MO))
+    return cast(Tensor, _Linear.apply(x_MBI, w_MOI, b_MO))  # type: ignore[no-untyped-call]
 
 
 class _Linear(torch.autograd.Function):

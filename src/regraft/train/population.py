@@ -26,7 +26,7 @@ from regraft.train import seeds as streams
 from regraft.train.loop import check_epochs, own_random_numbers
 from regraft.train.optimizers import check_optimizer, optimizer_by_name, schedule_by_name
 from regraft.train.run import History
-from regraft.train.stack import Draw, Penalty, Stack
+from regraft.train.stack import Draw, M, Penalty, Stack
 
 
 class DivergedWarning(UserWarning):
@@ -34,7 +34,7 @@ class DivergedWarning(UserWarning):
 
 
 def train(
-    models: Iterable[nn.Module],
+    models: Iterable[M],
     x: Tensor,
     y: Tensor,
     *,
@@ -51,7 +51,7 @@ def train(
     draw: Draw | None = None,
     seeds: Sequence[int] | None = None,
     same_order: bool = False,
-) -> tuple[list[nn.Module], list[History]]:
+) -> tuple[list[M], list[History]]:
     """Train copies of networks of one architecture, each by itself but all at once.
 
     A member ends as ``train.fit`` alone would end with its seed, this optimizer and this schedule, up to the
@@ -158,7 +158,7 @@ def evaluate(
 class _Task:
     """What the members train on, and by what."""
 
-    stack: Stack
+    stack: Stack[Any]
     x: Tensor
     y: Tensor
     loss: Loss
@@ -206,7 +206,7 @@ def _name_diverged(histories: Sequence[History]) -> None:
         warnings.warn(f"training diverged in {', '.join(gone)}: {advice}", DivergedWarning, stacklevel=3)
 
 
-def _check_data(stack: Stack, x: Tensor, y: Tensor, batch_size: int) -> int:
+def _check_data(stack: Stack[Any], x: Tensor, y: Tensor, batch_size: int) -> int:
     """The size of a step's batches."""
     if x.ndim < 1 or y.ndim < 1 or len(x) != len(y) or len(x) == 0:
         raise MismatchError(
@@ -232,7 +232,7 @@ def _check_seeds(seeds: Sequence[int] | None, members: int) -> list[int]:
     return chosen
 
 
-def _groups(stack: Stack, lr: float, rates: Mapping[str, float]) -> list[dict[str, Any]]:
+def _groups(stack: Stack[Any], lr: float, rates: Mapping[str, float]) -> list[dict[str, Any]]:
     """Parameters by learning rate, as torch's optimizers take them."""
     names = [name for name, p in stack.parameters.items() if p.requires_grad]
     for pattern, rate in rates.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import cast
+from typing import Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from regraft.errors import InputError, MismatchError
 from regraft.probe import Loss
 from regraft.train.layerwise import layerwise
 
+M = TypeVar("M", bound=nn.Module)
+
 Penalty = Callable[[nn.Module, int], Tensor]
 """(a member with its parameters in place, epoch from 0) -> scalar, added to the member's loss."""
 
@@ -21,7 +23,7 @@ Draw = Callable[[nn.Module], Mapping[str, Tensor]]
 """(a member) -> further arguments of its forward pass, drawn anew for each step."""
 
 
-class Stack:
+class Stack(Generic[M]):
     """Copies of networks of one architecture, computed together. The networks themselves are left alone.
 
     Multilayer perceptrons compute by batched products, all others by ``torch.func.vmap``, under which sparse
@@ -40,7 +42,7 @@ class Stack:
         MismatchError: architectures, types or devices that differ.
     """
 
-    def __init__(self, models: Iterable[nn.Module]) -> None:
+    def __init__(self, models: Iterable[M]) -> None:
         self._models = [copy.deepcopy(model) for model in _checked(models)]
         first = self._models[0]
         self.parameters = {
@@ -94,7 +96,7 @@ class Stack:
         self._shell.train(mode)
 
     @torch.no_grad()
-    def models(self) -> list[nn.Module]:
+    def models(self) -> list[M]:
         """The members as networks of their own: copies, in the modes in which they came."""
         for name, stacked in (self.parameters | self.buffers).items():
             for model, tensor in zip(self._models, stacked, strict=True):
@@ -122,7 +124,7 @@ def _stacked(models: Sequence[nn.Module], name: str) -> Tensor:
     return torch.stack([_tensor(model, name).detach() for model in models])
 
 
-def _checked(models: Iterable[nn.Module]) -> list[nn.Module]:
+def _checked(models: Iterable[M]) -> list[M]:
     """The networks, checked to share one architecture."""
     if isinstance(models, nn.Module):
         raise InputError("a population is trained from a list of networks: pass [a, b, ...]")
