@@ -3,7 +3,7 @@
     python benchmarks/population.py [--rounds 7] [--sizes 1,10,50,200] [--batch-sizes 32,100,128]
 
 Sine networks (1-100-1, thesis 2) on 10,000 points, one epoch with SGD and momentum; then 50 networks of other
-kinds on 1000 samples in batches of 50. The population's time has all of ``train.population.train`` in it, the
+kinds in batches of 50. The population's time has all of ``train.population.train`` in it, the
 copies of the networks too.
 """
 
@@ -77,11 +77,12 @@ def lenet(seed: int) -> nn.Module:
 
 
 OTHERS: dict[str, tuple[Callable[[int], nn.Module], tuple[int, ...]]] = {
-    "MLP 64-64-64-10": (mlp, (64,)),
-    "the same with batch normalisation": (normalised, (64,)),
-    "the same, sparse, density .1": (sparse, (64,)),
-    "LeNet-5": (lenet, (1, 28, 28)),
+    "MLP 64-64-64-10": (mlp, (1000, 64)),
+    "the same with batch normalisation": (normalised, (1000, 64)),
+    "the same, sparse, density .1": (sparse, (1000, 64)),
+    "LeNet-5": (lenet, (100, 1, 28, 28)),
 }
+"""Networks, and the shape of the samples that they train on."""
 
 
 def shown(name: str, found: dict[int, Timing]) -> list[dict[str, object]]:
@@ -114,7 +115,7 @@ def main() -> None:
         found = compare(sine, x, y, losses.mse, size, numbers(args.sizes, int), args.rounds)
         rows += shown(f"sine 1-100-1, batch {size}", found)
     for name, (make, shape) in () if args.no_others else OTHERS.items():
-        x, y = torch.randn(1000, *shape, generator=g), torch.randint(10, (1000,), generator=g)
+        x, y = torch.randn(shape, generator=g), torch.randint(10, shape[:1], generator=g)
         found = compare(make, x, y, losses.by_name("cross-entropy"), 50, [50], args.rounds)
         rows += shown(name, found)
     write_figures(args.json, rows)

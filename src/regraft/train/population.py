@@ -218,7 +218,7 @@ def _check_data(stack: Stack[Any], x: Tensor, y: Tensor, batch_size: int) -> int
             raise InputError(f"the {name} have NaN or infinite values: clean or leave them out")
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise InputError(f"batch_size is {batch_size!r}, but must be a whole number of 1 or more")
-    one = stack.models()[0]  # a copy, whose random numbers may be spent
+    one = stack.member(0)  # a copy, whose random numbers may be spent
     highest = y.new_zeros(1, dtype=torch.int64) if y.is_floating_point() else y.max()[None]
     with measure.evaluating(one), torch.no_grad():
         measure.forward_checked(one, x[:1], highest)

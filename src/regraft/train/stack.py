@@ -96,12 +96,15 @@ class Stack(Generic[M]):
         self._shell.train(mode)
 
     @torch.no_grad()
-    def models(self) -> list[M]:
-        """The members as networks of their own: copies, in the modes in which they came."""
+    def member(self, number: int) -> M:
+        """One member as a network of its own: a copy, in the mode in which it came."""
         for name, stacked in (self.parameters | self.buffers).items():
-            for model, tensor in zip(self._models, stacked, strict=True):
-                _tensor(model, name).copy_(tensor)
-        return [copy.deepcopy(model) for model in self._models]
+            _tensor(self._models[number], name).copy_(stacked[number])
+        return copy.deepcopy(self._models[number])
+
+    def models(self) -> list[M]:
+        """All members, as ``member`` gives them."""
+        return [self.member(number) for number in range(len(self))]
 
 
 class _Called(nn.Module):
