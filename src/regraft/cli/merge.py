@@ -101,23 +101,24 @@ def way_of(plan: Plan) -> str:
 def choose_dataset(
     plan: Plan, networks: Sequence[Path], name: str | None, options: dict[str, Any]
 ) -> Dataset | None:
-    """The samples that the options say, else those of the networks' training where the merge needs some.
+    """The samples that the options say; those of the networks' training where all have the same, and the
+    options name that set, or none although the merge needs samples.
 
     Raises:
         InputError: samples are needed, and neither the options nor all networks alike say which.
         FileError: a network cannot be read.
     """
-    if name is not None:
-        return Dataset(name, **{k: v for k, v in options.items() if v is not None})
-    if not plan.needs_data:
+    if name is None and not plan.needs_data:
         return None
     headers = [checkpoint.read_header(path) for path in networks]
-    if any(header.provenance.get("data") != headers[0].provenance.get("data") for header in headers):
+    if all(header.provenance.get("data") == headers[0].provenance.get("data") for header in headers):
+        return choose_data(name, options, headers[0], networks[0])
+    if name is None:
         raise InputError(
             "the networks were trained on different data, and this merge needs samples: pass --data NAME, "
             "such as digits"
         )
-    return choose_data(None, options, headers[0], networks[0])
+    return Dataset(name, **{k: v for k, v in options.items() if v is not None})
 
 
 def merged_in_blocks(plan: Plan, networks: Sequence[Path], out: Path, data: Data | None) -> Outcome:
