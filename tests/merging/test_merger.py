@@ -199,3 +199,28 @@ def test_files_that_are_no_state(net: MakeNet, tmp_path: Path) -> None:
         write_network(tmp_path / "d", tensors, Header(provenance={"merger": state}))
         with pytest.raises((FileError, InputError)):
             Merger.load(tmp_path / "d")
+
+
+@pytest.mark.parametrize("over", ["networks", "present"])
+def test_a_weight_counts_for_so_many_networks(net: MakeNet, tmp_path: Path, over: str) -> None:
+    weighted, repeated = (Merger("average", "average", over=over) for _ in range(2))
+    for seed, weight in enumerate((3, 1, 2)):
+        weighted.add(net(seed, 0.3), weight=weight)
+        for _ in range(weight):
+            repeated.add(net(seed, 0.3))
+    weighted.save(tmp_path / "state")
+    expected = repeated.result(None).state_dict()
+    for merger in (weighted, Merger.load(tmp_path / "state")):
+        for name, tensor in merger.result(None, into=net(0, 0.3)).state_dict().items():
+            torch.testing.assert_close(tensor, expected[name])
+
+
+@pytest.mark.parametrize("weight", [0, -1, 1.5, True, 2**31])
+def test_a_weight_must_be_a_positive_whole_number(net: MakeNet, weight: int) -> None:
+    with pytest.raises(InputError, match="must be a whole number of 1 or more"):
+        Merger("average").add(net(0, 0.3), weight=weight)
+
+
+def test_only_averages_are_weighted(net: MakeNet) -> None:
+    with pytest.raises(InputError, match="only averages are weighted"):
+        Merger("magnitude").add(net(0, 0.3), weight=2)

@@ -62,18 +62,22 @@ def fold(
     values: Tensor,
     draw: combine.Uniform,
     mark: Tensor | None = None,
+    *,
+    weight: int = 1,
 ) -> None:
     """Fold one network's entries at the addresses ``at`` into ``total`` (float64) and ``count``, in place.
 
-    With ``mark``, a vector of ones, the count only becomes 1.
+    With ``mark``, a vector of ones, the count only becomes 1. With a ``weight``, for averages alone, the
+    network counts for so many.
     """
+    new = values.double() if weight == 1 else values.double() * weight
     if isinstance(at, slice):
-        count[at] += 1
-        total[at] = rule.update(total[at], values.double(), count[at], draw)
+        count[at] += weight
+        total[at] = rule.update(total[at], new, count[at], draw)
         return
-    more = count.gather(0, at) + 1 if mark is None else mark[: at.numel()]
+    more = count.gather(0, at) + weight if mark is None else mark[: at.numel()]
     count.scatter_(0, at, more)
-    total.scatter_(0, at, rule.update(total.index_select(0, at), values.double(), more, draw))
+    total.scatter_(0, at, rule.update(total.index_select(0, at), new, more, draw))
 
 
 class _Stacked:

@@ -99,22 +99,28 @@ class Merger:
         names = ", ".join(combine.name_of(r) for r in (self._recipe.weights, self._recipe.biases))
         return f"Merger({names}, {len(self)} networks)"
 
-    def add(self, network: Source) -> Self:
+    def add(self, network: Source, *, weight: int = 1) -> Self:
         """Fold in one more network, a model or the path of a file. Returns the merger.
 
         Either all of the network is taken or, after an error, nothing of it.
 
+        Args:
+            weight: how many networks it counts for, such as the number of its training samples; other than 1
+                only where both rules are averages.
+
         Raises:
             MismatchError: another architecture than the first network's.
-            InputError, FileError: NaN or infinite weights, or a file that cannot be read.
+            InputError, FileError: NaN or infinite weights, or a file that cannot be read; a weight that is
+                not positive, not meant, or beyond 2^31 with those before it.
         """
+        self._check_weight(weight)
         opened = open_network(network, len(self) + 1)
         try:
             if self._signature is not None:
                 check_same(self._signature, opened)
             layers = layers_of([opened])
-            folded = {layer.name: self._fold(layer, opened) for layer in layers}
-            parent = parent_of(opened)
+            folded = {layer.name: self._fold(layer, opened, weight) for layer in layers}
+            parent = parent_of(opened) | ({} if weight == 1 else {"weight": weight})
         finally:
             opened.release()
         if self._signature is None:
@@ -133,11 +139,27 @@ class Merger:
         self._parents.append(parent)
         return self
 
+    @property
+    def _weight(self) -> int:
+        """How many networks the ones so far count for."""
+        return sum(int(parent.get("weight", 1)) for parent in self._parents)
+
+    def _check_weight(self, weight: int) -> None:
+        if isinstance(weight, bool) or not isinstance(weight, int) or not 0 < weight < 2**31 - self._weight:
+            raise InputError(
+                f"weight is {weight!r}, but must be a whole number of 1 or more, and below 2^31 in all"
+            )
+        rules = self._recipe.weights, self._recipe.biases
+        if weight != 1 and any(rule is not combine.average for rule in rules):
+            raise InputError(
+                f"weight is {weight}, but only averages are weighted: take average for weights and biases"
+            )
+
     def _in_order(self, layers: list[Layer]) -> list[Layer]:
         by_name = {layer.name: layer for layer in layers}
         return [by_name[layer.name] for layer in self._layers]
 
-    def _fold(self, layer: Layer, network: Network) -> _Folded:
+    def _fold(self, layer: Layer, network: Network, weight: int) -> _Folded:
         index = network.index(layer.name, 0, layer.stored[0]) if layer.sparse else None
         values = network.values(layer.name, 0, layer.stored[0])
         before = self._folded.get(layer.name)
@@ -154,7 +176,7 @@ class Merger:
 
         rule = self._recipe.rule(layer)[0]
         assert isinstance(rule, Combine)
-        fold(rule, after.total, after.count, at, values, draw)
+        fold(rule, after.total, after.count, at, values, draw, weight=weight)
         return after
 
     def result(
@@ -241,7 +263,7 @@ class Merger:
             if layer.kind == "first":
                 yield index, folded.total[at]
                 continue
-            divisor = torch.tensor(len(self)) if over == "networks" else folded.count[at]
+            divisor = torch.tensor(self._weight) if over == "networks" else folded.count[at]
             yield index, checked(rule.finish(folded.total[at], divisor), layer, rule)
 
     def _model(self) -> nn.Module:
