@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from regraft.errors import InputError, MismatchError
-from regraft.graph import trace
+from regraft.graph.trace import trace
 from regraft.layers import SparseLinear
 from regraft.measure import evaluating
 
