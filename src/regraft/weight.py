@@ -155,7 +155,7 @@ class SparseWeight(nn.Module):
         values = self.values.new_empty(index.numel())
         values[kept_new] = self.values[kept_old]
         values[~survived] = new_values.to(values)
-        self._put(index, values)
+        self.adopt(index.clone(), values)
         return Rewiring(kept_old, kept_new)
 
     @torch.no_grad()
@@ -169,10 +169,12 @@ class SparseWeight(nn.Module):
         """
         index = positions.check(index, self.size).to(self.index.device)
         _check_values(values, index)
-        self._put(index, values.to(self.values, copy=True))
+        self.adopt(index.clone(), values.to(self.values, copy=True))
 
-    def _put(self, index: Tensor, values: Tensor) -> None:
-        self.index = index.clone()
+    def adopt(self, index: Tensor, values: Tensor) -> None:
+        """Take over new positions and values without a copy or a check; else as ``replace``. For callers that
+        made both themselves: sorted int64 positions, and values of the Parameter's type on its device."""
+        self._buffers["index"] = index
         self.values.grad = None
         if values.shape != self.values.shape:
             _forget_length(self.values)

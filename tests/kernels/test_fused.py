@@ -103,6 +103,44 @@ def test_wide_and_dense_layers_train_as_densely(sizes: tuple[int, ...], density:
 
 
 @compiled
+@pytest.mark.parametrize("act", [nn.ReLU, nn.Tanh])
+@pytest.mark.parametrize("batch", [1, 37, 300])  # one vector, one tile, several
+def test_a_step_shows_inputs_and_output_gradients(act: type[nn.Module], batch: int) -> None:
+    torch.manual_seed(0)
+    shown_to = make(12, 3000, 20, 5, act=act, dense_last=batch != 37, density=0.1).double()
+    alone, autograd = copy.deepcopy(shown_to), copy.deepcopy(shown_to)
+    x, target = torch.randn(batch, 12, dtype=torch.float64), torch.randint(0, 5, (batch,))
+    seen: dict[nn.Module, tuple[torch.Tensor, torch.Tensor]] = {}
+    for model, keep in ((shown_to, seen), (alone, None)):
+        fused = FusedMLP(model, nn.CrossEntropyLoss(), sgd(model))
+        for _ in range(2):
+            fused.step(x, target, seen=keep)
+    for p, q in zip(shown_to.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(p, q)
+    captured = capture(autograd, x, target)
+    assert [*seen] == [m for m in shown_to if hasattr(m, "weight")]
+    for (inputs, gradient), (want_inputs, want_gradient) in zip(seen.values(), captured, strict=True):
+        torch.testing.assert_close(inputs, want_inputs, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(gradient, want_gradient, rtol=1e-9, atol=1e-9)
+
+
+def capture(model: Any, x: torch.Tensor, target: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Inputs and output gradients of the linear layers in the second of two ordinary steps."""
+    optimizer, loss = sgd(model), nn.CrossEntropyLoss()
+    with kernels.use("materialised"):
+        ordinary_step(model, loss, optimizer, x, target)
+        inputs, outputs = [], []
+        for module in model:
+            inputs.append(x.detach())
+            x = module(x)
+            x.retain_grad()
+            outputs.append(x)
+        loss(x, target).backward()
+    linear = [i for i, module in enumerate(model) if hasattr(module, "weight")]
+    return [(inputs[i], outputs[i].grad) for i in linear]
+
+
+@compiled
 def test_threads_do_not_change_a_bit() -> None:
     results = []
     for threads in (1, 2, 3):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from regraft import SparseWeight
 from regraft.errors import InputError
 from regraft.kernels import native, rewiring
-from regraft.kernels.rewiring import complement, move, swap
+from regraft.kernels.rewiring import complement, move, parted, swap
 
 
 @settings(max_examples=80, deadline=None)
@@ -87,14 +87,28 @@ def test_exchange_matches_sets(compiled: bool, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("compiled", [True, False])
-@pytest.mark.parametrize(("dropped", "grown"), [([0], [4]), ([9], [2]), ([1, 0], [2]), ([0], [3, 2])])
+@pytest.mark.parametrize(
+    ("dropped", "grown"),
+    [
+        ([0], [4]),
+        ([9], [2]),
+        ([1, 0], [2]),
+        ([0, 0], [2]),
+        ([-1], [2]),
+        ([0, 1, 1], [2]),
+        ([0], [3, 2]),
+        ([0], [5]),
+    ],
+)
 def test_exchange_refuses(
     compiled: bool, dropped: list[int], grown: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not compiled:
         monkeypatch.setattr(native, "available", lambda: False)
     with pytest.raises(InputError, match=r"'w', which is active|dropped|grown"):
-        rewiring.exchange(torch.tensor([1, 4]), torch.tensor(dropped), torch.tensor(grown), name="'w'")
+        rewiring.exchange(
+            torch.tensor([1, 4]), torch.tensor(dropped), torch.tensor(grown), size=5, name="'w'"
+        )
 
 
 def test_ties_are_drawn_evenly() -> None:
@@ -133,6 +147,31 @@ def test_complement(case: tuple[int, set[int]]) -> None:
     inside = sorted(e for e in entries if e < n)
     kept = complement(torch.tensor(inside, dtype=torch.int64), n)
     assert kept.tolist() == [i for i in range(n) if i not in inside]
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@given(st.integers(1, 40).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1)))))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_parted(compiled: bool, monkeypatch: pytest.MonkeyPatch, case: tuple[int, set[int]]) -> None:
+    if not compiled:
+        monkeypatch.setattr(native, "available", lambda: False)
+    n, gone = case
+    index, places = torch.arange(n) * 3, torch.tensor(sorted(gone), dtype=torch.int64)
+    stay, left = parted(index, places)
+    assert stay.tolist() == [3 * i for i in range(n) if i not in gone]
+    assert left.tolist() == [3 * i for i in sorted(gone)]
+
+
+@pytest.mark.parametrize("places", [[1, 0], [1, 1], [3], [-1], [0, 1, 2, 2], [[0]], [0.5]])
+def test_parted_refuses(places: list[object]) -> None:
+    with pytest.raises(InputError, match="entries to drop"):
+        parted(torch.tensor([1, 4, 6]), torch.tensor(places), "entries to drop")
+
+
+def test_move_refuses_places_out_of_range() -> None:
+    for old, new in (([0, 3], [0, 1]), ([0, 1], [0, 4]), ([-4], [0])):
+        with pytest.raises((IndexError, RuntimeError), match=r"out of (range|bounds)"):
+            move(torch.ones(3), torch.tensor(old), torch.tensor(new), 4, fresh=0.0)
 
 
 def test_move_literal() -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from regraft import Evolve, SparseWeight, Topology, models, sparsify
+from regraft import Evolve, SparseWeight, Topology, kernels, models, sparsify
 from regraft.data import Data, load
 from regraft.errors import InputError
 from regraft.evolve import Gradient, InnerProduct, LearnedThresholds, Shrink
+from regraft.kernels import native
 from regraft.layers import SparseLayer
 from regraft.probe import Probe
 from regraft.schedules import Constant, Cosine
-from regraft.train import Recipe, build_model, fit, train_recipe
+from regraft.train import Checkpoint, Hooks, Recipe, Run, build_model, checkpoints, fit, train_recipe
 from regraft.train.evolving import EVOLUTIONS, evolver_of, rate_of
 
 BASE: dict[str, Any] = {"model": "mlp:in-16-12-classes", "batch_size": 8, "epochs": 4, "evolve_every": "3"}
@@ -139,9 +141,10 @@ def parts(rule: Any, every: int = 1) -> tuple[nn.Module, torch.optim.Optimizer, 
 
 
 def test_fit_sees_the_gradients_of_its_own_steps(digits: Data) -> None:
-    """The fused step leaves no gradients: the same topologies must come from ordinary ones."""
+    """What the fused step shows of its buffers, and what hooks see of ordinary ones: the same topologies."""
     model, optimizer, evolver = parts(InnerProduct(), every=7)
-    fit(model, digits, epochs=2, batch_size=10, optimizer=optimizer, evolver=evolver)
+    history = fit(model, digits, epochs=2, batch_size=10, optimizer=optimizer, evolver=evolver)
+    assert history.step == "fused" or not native.available()
     assert len(evolver.history) == 2
     seen: list[tuple[int, Any]] = []
     other, twin, by_hand = parts(InnerProduct(), every=7)
@@ -155,6 +158,9 @@ def test_fit_sees_the_gradients_of_its_own_steps(digits: Data) -> None:
         def watch(self) -> Any:
             return by_hand.watch()
 
+        def show(self, shown: Any) -> None:
+            """Nothing: ordinary steps are watched."""
+
         def step(self) -> Any:
             seen.append((by_hand.steps, by_hand.watching))
             return by_hand.step()
@@ -165,13 +171,42 @@ def test_fit_sees_the_gradients_of_its_own_steps(digits: Data) -> None:
         def load_state_dict(self, state: Any) -> None:
             """Nothing."""
 
-    fit(other, digits, epochs=2, batch_size=10, optimizer=twin, evolver=Note())
+    with kernels.use("materialised"):
+        fit(other, digits, epochs=2, batch_size=10, optimizer=twin, evolver=Note())
     assert [w for _, w in seen] == [step % 7 == 6 for step in range(20)]
     assert by_hand.history == evolver.history
     mine = {n: m for n, m in model.named_modules() if isinstance(m, SparseWeight)}
     for name, w in ((n, m) for n, m in other.named_modules() if isinstance(m, SparseWeight)):
         assert w.index.equal(mine[name].index)
         torch.testing.assert_close(w.values, mine[name].values)
+
+
+def test_resumed_between_the_minibatches_of_an_update(digits: Data, tmp_path: Path) -> None:
+    """What steps have shown so far is part of the checkpoint."""
+
+    class Interrupted(Exception):
+        """Stands for a kill."""
+
+    def run(folder: Path, stop_at: int = 0, resume: Path | None = None) -> tuple[nn.Module, Evolve]:
+        def crash(run: Run) -> None:
+            if run.step == stop_at:
+                raise Interrupted
+
+        model, optimizer, evolver = parts(InnerProduct(batches=3), every=4)
+        fit(
+            model, digits, epochs=1, batch_size=10, optimizer=optimizer, evolver=evolver, resume=resume,
+            callbacks=[Checkpoint(folder, every_steps=1), Hooks(step=crash)],
+        )  # fmt: skip
+        return model, evolver
+
+    whole, evolver = run(tmp_path / "whole")
+    folder = tmp_path / "interrupted"
+    with pytest.raises(Interrupted):
+        run(folder, stop_at=3)  # two of three minibatches are kept
+    again, resumed = run(folder, resume=checkpoints.find(folder))
+    assert len(resumed.history) == len(evolver.history) == 2
+    for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("rule", [Gradient(), InnerProduct()])

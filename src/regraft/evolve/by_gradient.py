@@ -194,7 +194,8 @@ class InnerProduct:
         return Growth(index, initial_values(self.init, weight, index, context))
 
     def _nonzero(self, found: Found) -> Tensor:
-        return found.index[found.products != 0] if self.metric == "abs" else found.index
+        whole = self.metric != "abs" or bool(found.products.all())
+        return found.index if whole else found.index[found.products != 0]
 
     def _find(
         self, layer: SparseLayer, captured: list[tuple[Tensor, Tensor]], survivors: Tensor, k: int

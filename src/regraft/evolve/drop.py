@@ -6,6 +6,8 @@ it is within half a connection of what was asked, whatever binary rounding does 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -25,7 +27,6 @@ def count(fraction: float, n: int) -> int:
     return min(max(round(fraction * n), 0), n)
 
 
-@torch.no_grad()
 def magnitude(weight: SparseWeight, fraction: float, context: Context) -> Tensor:
     """The fraction of connections with the smallest ``|w|`` (thesis 1, section 7.5; Evci et al. 2020).
 
@@ -80,7 +81,7 @@ def signed_magnitude(weight: SparseWeight, fraction: float, context: Context) ->
 
 def _without_nan(weight: SparseWeight, context: Context) -> Tensor:
     values = weight.values.detach()
-    if bool(values.isnan().any()):
+    if math.isnan(values.sum()) and bool(values.isnan().any()):  # the sum of inf and -inf is NaN too
         raise InputError(
             f"weight '{context.name}' has {int(values.isnan().sum())} NaN values of {weight.nnz}: training "
             "diverged before this update; lower the learning rate"

@@ -23,7 +23,7 @@ from regraft.evolve.context import Context, Drop, Grow, Growth, Watching
 from regraft.evolve.named import Patterns, as_patterns, sparse_weights, unwrapped
 from regraft.evolve.optimizer_state import Optimizers, check_held, holds, optimizers, remap_state
 from regraft.evolve.settings import HISTORY, as_schedule, at_least_one, check_rate
-from regraft.kernels.rewiring import complement, exchange, swap
+from regraft.kernels.rewiring import exchange, parted, swap
 from regraft.layers import SparseLayer
 from regraft.probe import Probe
 from regraft.schedules import Progress, Schedule
@@ -146,8 +146,11 @@ class Evolve:
         self.seconds = {"search": 0.0, "rewire": 0.0}
         self._ever: dict[str, Tensor] | None = {} if explore else None
         self._captured: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self._watching = self.grow if isinstance(self.grow, Watching) else None
         self._model: nn.Module | None = None
         self._optimizers: tuple[torch.optim.Optimizer, ...] = ()
+        self._weights: dict[str, SparseWeight] = {}
+        self._layers: dict[str, SparseLayer] = {}
 
     def __repr__(self) -> str:
         drop = getattr(self.drop, "__name__", self.drop)
@@ -166,7 +169,9 @@ class Evolve:
         weights = sparse_weights(model, self.include, self.exclude)
         given = optimizers(optimizer)
         check_held(given, weights)
-        self._model, self._optimizers = model, given
+        self._model, self._optimizers, self._weights = model, given, weights
+        layers = {id(m.weight): m for m in unwrapped(model).modules() if isinstance(m, SparseLayer)}
+        self._layers = {n: layers[id(w)] for n, w in weights.items() if id(w) in layers}
         return self
 
     def step(self, probe: Probe | None = None) -> EvolutionStep | None:
@@ -201,10 +206,10 @@ class Evolve:
     @property
     def watching(self) -> bool:
         """Whether the grow rule wants to see the gradients of the coming step."""
-        if not isinstance(self.grow, Watching):
+        if self._watching is None:
             return False
         due = (self.steps // self.every + 1) * self.every
-        return (self.total is None or due < self.total) and due - self.steps <= self.grow.batches
+        return (self.total is None or due < self.total) and due - self.steps <= self._watching.batches
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -231,28 +236,44 @@ class Evolve:
         if not self.watching:
             yield
             return
+        self._check_alone()
+        with recording(self._watched(), self._keep):
+            yield
+
+    def show(self, seen: Mapping[nn.Module, tuple[Tensor, Tensor]]) -> None:
+        """In place of ``watch``, for a training step that computes gradients by itself: what it saw.
+
+        Args:
+            seen: for each layer its input and the gradient of its output. Layers whose weight does not evolve
+                are passed over. The tensors are kept as the rule keeps them, which may be without a copy.
+
+        Raises:
+            InputError: not attached; several processes.
+        """
+        self._check_alone()
+        for name, layer in self._watched().items():
+            if layer in seen:
+                self._keep(name, layer, *seen[layer])
+
+    def _check_alone(self) -> None:
         if _processes() > 1:
             raise InputError(
                 "evolver.watch() sees the gradients of one process, and the topologies would part: pass the "
                 "same evolver.step(Probe(loss=..., batches=...)) in each process"
             )
-        with recording(self._layers(), self._keep):
-            yield
 
     def _keep(self, name: str, layer: SparseLayer, x: Tensor, dz: Tensor) -> None:
-        assert isinstance(self.grow, Watching)
+        assert self._watching is not None
         with torch.no_grad():
-            self._captured.setdefault(name, []).append(self.grow.keep(layer, x, dz, self.generator))
+            self._captured.setdefault(name, []).append(self._watching.keep(layer, x, dz, self.generator))
 
-    def _layers(self) -> dict[str, SparseLayer]:
+    def _watched(self) -> dict[str, SparseLayer]:
         """The sparse layers that evolve, by the names of their weights."""
-        model = unwrapped(self._attached())
-        layers = {id(m.weight): m for m in model.modules() if isinstance(m, SparseLayer)}
-        return {name: layers[id(w)] for name, w in self._evolving().items() if id(w) in layers}
+        return {name: self._layers[name] for name in self._evolving() if name in self._layers}
 
     def _evolving(self) -> dict[str, SparseWeight]:
-        found = sparse_weights(self._attached(), self.include, self.exclude)
-        return {n: w for n, w in found.items() if self._trains(w) and w.nnz < w.size}
+        self._attached()
+        return {n: w for n, w in self._weights.items() if self._trains(w) and w.nnz < w.size}
 
     @torch.no_grad()
     def evolve(self, probe: Probe | None = None) -> EvolutionStep:
@@ -265,15 +286,14 @@ class Evolve:
         model = self._attached()
         progress = self.progress
         rate = check_rate(self.rate(progress), self.rate)
-        layers = self._layers()
-        if probe is not None and isinstance(self.grow, Watching) and not self._captured:
-            with self._timed("search"), recording(layers, self._keep):
+        if probe is not None and self._watching is not None and not self._captured:
+            with self._timed("search"), recording(self._watched(), self._keep):
                 differentiate(unwrapped(model), probe, "Evolve")
         captured, self._captured = self._captured, {}
         dropped, regrown = {}, {}
         for name, weight in self._evolving().items():
             seen = captured.pop(name, ())
-            context = Context(name, self.generator, progress, model, probe, layers.get(name), seen)
+            context = Context(name, self.generator, progress, model, probe, self._layers.get(name), seen)
             dropped[name], regrown[name] = self._update(weight, rate, context)
         done = EvolutionStep(self.steps, self.updates, rate, dropped, regrown, self._explored())
         self.updates += 1
@@ -282,16 +302,13 @@ class Evolve:
 
     def _update(self, weight: SparseWeight, rate: float, context: Context) -> tuple[int, int]:
         with self._timed("rewire"):
-            entries = positions.check(
-                self.drop(weight, rate, context), weight.nnz, name=f"entries dropped from '{context.name}'"
-            )
+            entries = self.drop(weight, rate, context)
+            survivors, gone = parted(weight.index, entries, f"entries dropped from '{context.name}'")
             if self._ever is not None and context.name not in self._ever:
                 self._ever[context.name] = weight.index.clone()
-            k = entries.numel()
+            k = gone.numel()
             if k == 0:
                 return 0, 0
-            survivors = weight.index.index_select(0, complement(entries, weight.nnz))
-            gone = weight.index.index_select(0, entries)
         with self._timed("search"):
             growth = self.grow(weight, survivors, k, context)
         with self._timed("rewire"):
@@ -340,8 +357,8 @@ class Evolve:
         """
         if self._ever is None:
             raise InputError("what was explored is not remembered: make it with Evolve(..., explore=True)")
-        weights = sparse_weights(self._attached(), self.include, self.exclude)
-        return {n: self._ever.get(n, w.index).numel() / max(w.size, 1) for n, w in weights.items()}
+        self._attached()
+        return {n: self._ever.get(n, w.index).numel() / max(w.size, 1) for n, w in self._weights.items()}
 
     def _trains(self, weight: SparseWeight) -> bool:
         held = not self._optimizers or any(holds(o, weight.values) for o in self._optimizers)

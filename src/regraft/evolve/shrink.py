@@ -145,6 +145,9 @@ class Shrink:
         """Nothing: magnitudes need no gradients."""
         yield
 
+    def show(self, seen: object) -> None:
+        """Nothing: magnitudes need no gradients."""
+
     @property
     def due(self) -> bool:
         """Whether the step just counted is one after which connections are dropped."""

@@ -185,6 +185,9 @@ class LearnedThresholds:
         """Nothing: the thresholds learn in the backward pass of each step."""
         yield
 
+    def show(self, seen: object) -> None:
+        """Nothing: the thresholds learn in the backward pass of each step."""
+
     @torch.no_grad()
     def step(self) -> ThresholdStep | None:
         """Count one optimizer step; set back the thresholds of layers that have become too sparse.

@@ -20,6 +20,7 @@ from regraft.kernels.plan import Plan
 from regraft.weight import SparseWeight
 
 ACTIVATIONS: dict[type[nn.Module], int] = {nn.Identity: 0, nn.ReLU: 1, nn.Sigmoid: 2, nn.Tanh: 3}
+WIDEST = 8  # vectors in a tile, as in common.h
 LOSSES: dict[type[nn.Module], int] = {nn.CrossEntropyLoss: 0, nn.MSELoss: 1}
 
 
@@ -161,6 +162,38 @@ def _why_not_loss(loss: nn.Module) -> str | None:
     return None
 
 
+class _Buffers:
+    """Memory in which a step leaves its activations and their gradients, as ``lay_out`` of module.c puts
+    them: the input, the outputs, the gradients of all but the last layer, which takes its outputs' place.
+
+    Units come one after the other, each with its samples in tiles of whole vectors (tile.h).
+    """
+
+    def __init__(self, layers: list[_Layer], x: Tensor) -> None:
+        self.layers, self.batch = layers, x.shape[0]
+        self.lanes = int(native.module().lanes(native.is_float64(x.dtype)))
+        self.vectors = -(-self.batch // self.lanes)
+        outputs = [layer.shape[0] for layer in layers]
+        self.units = [layers[0].shape[1], *outputs, *outputs[:-1]]
+        self.memory = x.new_empty(sum(self.units) * self.vectors * self.lanes)
+
+    def views(self) -> dict[nn.Module, tuple[Tensor, Tensor]]:
+        """Of each layer its input [batch, in] and the gradient of its output [batch, out]."""
+        blocks = torch.split(self.memory, [n * self.vectors * self.lanes for n in self.units])
+        found = [self._units(block, n).t() for block, n in zip(blocks, self.units, strict=True)]
+        depth = len(self.layers)
+        gradients = [*found[depth + 1 :], found[depth]]
+        return {m.module: (x, dz) for m, x, dz in zip(self.layers, found, gradients, strict=False)}
+
+    def _units(self, block: Tensor, n: int) -> Tensor:
+        """A block as [units, batch]; a view where the batch is one tile."""
+        tiles = -(-self.vectors // WIDEST)
+        ends = [self.vectors * (t + 1) // tiles * self.lanes for t in range(tiles)]
+        parts = torch.split(block, [n * (b - a) for a, b in itertools.pairwise([0, *ends])])
+        units = [part.view(n, -1) for part in parts]
+        return (units[0] if tiles == 1 else torch.cat(units, 1))[:, : self.batch]
+
+
 class FusedMLP:
     """A model, its loss and its optimizer, trained in one call for each step.
 
@@ -187,13 +220,22 @@ class FusedMLP:
         self._layers = cast("list[_Layer]", _layers(model))
         self._loss = LOSSES[type(loss)]
 
-    def step(self, x: Tensor, target: Tensor, generator: torch.Generator | None = None) -> float:
+    def step(
+        self,
+        x: Tensor,
+        target: Tensor,
+        generator: torch.Generator | None = None,
+        *,
+        seen: dict[nn.Module, tuple[Tensor, Tensor]] | None = None,
+    ) -> float:
         """Train on one batch; gradients of the parameters are dropped.
 
         Args:
             x: inputs [batch, in], or [batch, ...] when the model begins with Flatten.
             target: classes [batch] (int64) for cross-entropy, numbers [batch, out] for MSE.
             generator: for dropout; default: torch's own.
+            seen: gets of each layer its input [batch, in] and the gradient of its output [batch, out], which
+                are views of the buffers in which the step computed.
 
         Returns:
             the mean loss of the batch, before the update.
@@ -203,10 +245,12 @@ class FusedMLP:
         """
         x, target = self._checked(x, target)
         integers, reals = self._describe(generator)
+        buffers = None if seen is None else _Buffers(self._layers, x)
         result = native.module().step(
             native.is_float64(x.dtype), x.shape[0], self._loss, len(self._layers),
             integers.data_ptr(), reals.data_ptr(), x.data_ptr(), *x.stride(),
             target.data_ptr(), target.stride(0), target.stride(1) if target.ndim == 2 else 0,
+            0 if buffers is None else buffers.memory.data_ptr(),
         )  # fmt: skip
         if result is None:
             raise InputError(
@@ -215,6 +259,8 @@ class FusedMLP:
             )
         changed = [p for layer in self._layers for p in (layer.values, layer.bias) if p is not None]
         torch.autograd.graph.increment_version(changed)
+        if seen is not None and buffers is not None:
+            seen.update(buffers.views())
         return float(result)
 
     def _checked(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,8 @@ from regraft.errors import InputError
 from regraft.kernels import native
 from regraft.weight import Rewiring, SparseWeight
 
+LARGEST = torch.iinfo(torch.int64).max
+
 
 def _compiled(*tensors: Tensor) -> bool:
     return native.available() and all(t.device.type == "cpu" for t in tensors)
@@ -42,16 +44,17 @@ def smallest(values: Tensor, k: int, sign: int = 0, generator: torch.Generator |
     if sign:
         side = ((values < 0) == (sign < 0)).nonzero().squeeze(1)
         return side[smallest(values[side], k, generator=generator)]
+    k = min(k, values.numel())
     if _compiled(values) and values.dtype in (torch.float32, torch.float64):
         values = values.contiguous()
-        chosen = torch.empty(min(k, values.numel()), dtype=torch.int64)
-        native.module().smallest(
-            native.is_float64(values.dtype), values.data_ptr(), values.numel(), 0, chosen.numel(),
-            chosen.data_ptr(),
-        )  # fmt: skip
+        chosen = torch.empty(k, dtype=torch.int64)
+        tied = native.module().smallest(
+            native.is_float64(values.dtype), values.data_ptr(), values.numel(), k, chosen.data_ptr()
+        )
     else:
         chosen = torch.sort(values.abs(), stable=True).indices[:k].sort().values
-    return chosen if generator is None else _redraw_ties(values.abs(), chosen, generator)
+        tied = values.numel() - k
+    return _redraw_ties(values.abs(), chosen, generator) if tied and generator is not None else chosen
 
 
 def _redraw_ties(magnitude: Tensor, chosen: Tensor, generator: torch.Generator) -> Tensor:
@@ -88,6 +91,32 @@ def random_inactive(index: Tensor, size: int, k: int, generator: torch.Generator
     return out
 
 
+def parted(index: Tensor, places: Tensor, name: str = "places") -> tuple[Tensor, Tensor]:
+    """The positions ``index`` without those at ``places`` (increasing), and those.
+
+    >>> kept, gone = parted(torch.tensor([1, 4, 7]), torch.tensor([1]))
+    >>> kept.tolist(), gone.tolist()
+    ([1, 7], [4])
+
+    Raises:
+        InputError: places out of order or range.
+    """
+    n, k = index.numel(), places.numel()
+    if (
+        _compiled(index, places)
+        and index.dtype == places.dtype == torch.int64
+        and places.ndim == 1
+        and k <= n
+    ):
+        index, places = index.contiguous(), places.contiguous()
+        kept, gone = torch.empty(n - k, dtype=torch.int64), torch.empty(k, dtype=torch.int64)
+        to = kept.data_ptr(), gone.data_ptr()
+        if native.module().part(index.data_ptr(), n, places.data_ptr(), k, *to):
+            return kept, gone
+    places = positions.check(places, n, name)
+    return index.index_select(0, complement(places, n)), index.index_select(0, places)
+
+
 def complement(entries: Tensor, n: int) -> Tensor:
     """The increasing entries of [0, n) that are not in ``entries``.
 
@@ -100,7 +129,7 @@ def complement(entries: Tensor, n: int) -> Tensor:
 
 
 def exchange(
-    index: Tensor, dropped: Tensor, grown: Tensor, *, name: str = "the weight"
+    index: Tensor, dropped: Tensor, grown: Tensor, *, size: int = LARGEST, name: str = "the weight"
 ) -> tuple[Tensor, Rewiring]:
     """The topology ``index`` without the entries at the places ``dropped``, with the positions ``grown``.
 
@@ -108,6 +137,7 @@ def exchange(
         index: positions [nnz], increasing.
         dropped: places in ``index`` (not positions), increasing.
         grown: positions, increasing, none of them among the survivors.
+        size: positions there are.
         name: how errors call the weight.
 
     Returns:
@@ -120,21 +150,31 @@ def exchange(
     Raises:
         InputError: places or positions out of order or range, or a grown position that is still active.
     """
+    if _compiled(index, dropped, grown) and dropped.dtype == grown.dtype == torch.int64:
+        done = _exchange(index.contiguous(), dropped.contiguous(), grown.contiguous(), size)
+        if done is not None:
+            return done
     dropped = positions.check(dropped, index.numel(), "dropped")
-    grown = positions.check(grown, torch.iinfo(torch.int64).max, "grown")
+    grown = positions.check(grown, size, "grown")
+    old = complement(dropped, index.numel())
+    kept = index[old]
+    _refuse_active(kept, grown, name)
+    merged = torch.cat([kept, grown]).sort().values
+    return merged, Rewiring(old, torch.searchsorted(merged, kept))
+
+
+def _exchange(index: Tensor, dropped: Tensor, grown: Tensor, size: int) -> tuple[Tensor, Rewiring] | None:
+    """In compiled code; None where something is wrong with the input."""
     survivors = index.numel() - dropped.numel()
-    if not _compiled(index, dropped, grown):
-        return _exchange_in_torch(index, dropped, grown, name)
-    index, dropped, grown = index.contiguous(), dropped.contiguous(), grown.contiguous()
+    if survivors < 0 or dropped.ndim != 1 or grown.ndim != 1:
+        return None
     merged = torch.empty(survivors + grown.numel(), dtype=torch.int64)
     old, new = torch.empty(survivors, dtype=torch.int64), torch.empty(survivors, dtype=torch.int64)
     kept = native.module().merge(
         index.data_ptr(), index.numel(), dropped.data_ptr(), dropped.numel(), grown.data_ptr(), grown.numel(),
-        merged.data_ptr(), old.data_ptr(), new.data_ptr(),
+        size, merged.data_ptr(), old.data_ptr(), new.data_ptr(),
     )  # fmt: skip
-    if kept < 0:
-        _refuse_active(index[complement(dropped, index.numel())], grown, name)
-    return merged, Rewiring(old, new)
+    return None if kept < 0 else (merged, Rewiring(old, new))
 
 
 def _refuse_active(survivors: Tensor, grown: Tensor, name: str) -> None:
@@ -146,15 +186,6 @@ def _refuse_active(survivors: Tensor, grown: Tensor, name: str) -> None:
         )
 
 
-def _exchange_in_torch(index: Tensor, dropped: Tensor, grown: Tensor, name: str) -> tuple[Tensor, Rewiring]:
-    old = complement(dropped, index.numel())
-    kept = index[old]
-    _refuse_active(kept, grown, name)
-    merged = torch.cat([kept, grown]).sort().values
-    return merged, Rewiring(old, torch.searchsorted(merged, kept))
-
-
-@torch.no_grad()
 def move(vector: Tensor, kept_old: Tensor, kept_new: Tensor, n: int, *, fresh: Tensor | float) -> Tensor:
     """A new vector [n]: entry ``kept_new[i]`` is the old ``kept_old[i]``, every other entry is ``fresh`` (a
     number, or a vector in the order of the other entries).
@@ -162,14 +193,31 @@ def move(vector: Tensor, kept_old: Tensor, kept_new: Tensor, n: int, *, fresh: T
     >>> move(torch.tensor([1.0, 2.0]), torch.tensor([1]), torch.tensor([0]), 3, fresh=0.5).tolist()
     [2.0, 0.5, 0.5]
     """
+    vector = vector.detach()
     if isinstance(fresh, Tensor):
         new = torch.empty(n, dtype=vector.dtype, device=vector.device)
-        new.index_copy_(0, complement(kept_new, n).to(vector.device), fresh.to(vector))
+        new.index_copy_(0, complement(kept_new, n).to(vector.device), fresh.detach().to(vector))
     else:
         new = torch.full((n,), fresh, dtype=vector.dtype, device=vector.device)
+    if _moved(vector, kept_old, kept_new, new):
+        return new
     # an optimizer may keep its state on another device than the weight
-    kept = vector.detach().index_select(0, kept_old.to(vector.device))
+    kept = vector.index_select(0, kept_old.to(vector.device))
     return new.index_copy_(0, kept_new.to(vector.device), kept)
+
+
+def _moved(vector: Tensor, kept_old: Tensor, kept_new: Tensor, new: Tensor) -> bool:
+    """Whether compiled code could do it, and has."""
+    if not _compiled(vector, kept_old, kept_new) or vector.dtype not in (torch.float32, torch.float64):
+        return False
+    if kept_old.dtype != torch.int64 or kept_new.dtype != torch.int64 or kept_old.shape != kept_new.shape:
+        return False
+    vector, kept_old, kept_new = vector.contiguous(), kept_old.contiguous(), kept_new.contiguous()
+    done: bool = native.module().move(
+        native.is_float64(vector.dtype), vector.data_ptr(), vector.numel(), kept_old.data_ptr(),
+        kept_new.data_ptr(), kept_old.numel(), new.data_ptr(), new.numel(),
+    )  # fmt: skip
+    return done
 
 
 @torch.no_grad()
@@ -195,6 +243,8 @@ def swap(
     Raises:
         InputError: as for ``exchange``, or a position beyond the weight.
     """
-    merged, moved = exchange(weight.index, dropped, index, name=name)
-    weight.replace(merged, move(weight.values, *moved, merged.numel(), fresh=values))
+    merged, moved = exchange(weight.index, dropped, index, size=weight.size, name=name)
+    new = move(weight.values, *moved, merged.numel(), fresh=0.0)
+    new[torch.searchsorted(merged, index)] = values.detach().to(new)
+    weight.adopt(merged, new)
     return moved

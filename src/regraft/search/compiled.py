@@ -9,7 +9,7 @@ from torch import Tensor
 
 from regraft.kernels import native
 from regraft.search.best import fill
-from regraft.search.protocol import METRICS, Found, Query
+from regraft.search.protocol import METRICS, Found, Metric, Query
 
 
 def _load() -> ModuleType | None:
@@ -33,6 +33,35 @@ def fits(query: Query) -> bool:
     return _module is not None and native.available() and query.rows.device.type == "cpu" and most < 1 << 32
 
 
+class _Refused(Exception):
+    """Numbers that are not finite or whose products may not be, or excluded positions out of order."""
+
+
+def direct(rows: Tensor, columns: Tensor, k: int, exclude: Tensor | None, metric: Metric) -> Found | None:
+    """The k best of an input that has not come through the door, where the compiled walk can see to it
+    alone; None for any other."""
+    if exclude is None:
+        exclude = torch.empty(0, dtype=torch.int64)
+    if (
+        metric not in METRICS
+        or type(k) is not int
+        or rows.ndim != 2
+        or columns.ndim != 2
+        or exclude.ndim != 1
+    ):
+        return None
+    plain = rows.dtype == columns.dtype == torch.float32 and exclude.dtype == torch.int64
+    here = rows.device == columns.device == exclude.device == torch.device("cpu")
+    samples, free = rows.shape[1], rows.shape[0] * columns.shape[0] - exclude.numel()
+    query = Query(rows.detach(), columns.detach(), k, exclude, metric)
+    if not (plain and here and 0 < samples == columns.shape[1] and 0 < k <= free and fits(query)):
+        return None
+    try:
+        return walk(query)
+    except _Refused:
+        return None
+
+
 def has_bfloat16() -> bool:
     """Whether this machine multiplies bfloat16 numbers, and may."""
     return _module is not None and native.isa() == "avx512" and bool(_module.has_bfloat16())
@@ -45,48 +74,35 @@ def walk(query: Query, *, rounded: bool = False) -> Found:
         rounded: of rows and columns rounded to bfloat16; only where :func:`has_bfloat16` holds.
     """
     if query.k == 0:
-        return _found(query, True, rounded)
+        return Found(torch.empty(0, dtype=torch.int64), torch.empty(0))
+    found = _found(query, query.metric != "l2", rounded)
     if query.metric == "l2":
-        found = _found(query, False, rounded)
         return Found(found.index, products_at(query, found.index))
-    found = _found(query, True, rounded)
     if query.metric == "ip" and found.index.numel() < query.k:  # zero and negative products are needed too
         return _found(query, False, rounded)
     return fill(found, query.k, query.exclude)
 
 
 def _found(query: Query, above_zero: bool, rounded: bool) -> Found:
-    k, samples = query.k, query.rows.shape[1]
-    index, values = torch.empty(k, dtype=torch.int64), torch.empty(k)
-    if k == 0:
-        return Found(index, values)
     assert _module is not None
-    rows, columns = _side(query.rows, query.row_norms, query), _side(query.columns, query.column_norms, query)
+    rows, columns, k = query.rows, query.columns, query.k
     exclude = query.exclude.contiguous()
-    size = query.rows.shape[0] * query.columns.shape[0]
+    index, values = torch.empty(k, dtype=torch.int64), torch.empty(k)
     found = _module.search(
         BFLOAT16 if rounded else native.ISAS.index(native.isa() or "baseline"),
-        max(1, min(native.get_threads(), size // SMALL)),
+        max(1, min(native.get_threads(), rows.shape[0] * columns.shape[0] // SMALL)),
         METRICS.index(query.metric),
         above_zero,
         query.slack + (ROUNDING if rounded else 0.0),
-        samples,
-        rows[0].data_ptr(),
-        columns[0].data_ptr(),
-        exclude.data_ptr(),
-        exclude.numel(),
-        k,
-        index.data_ptr(),
-        values.data_ptr(),
-    )
+        rows.shape[1],
+        rows.data_ptr(), rows.shape[0], *rows.stride(),
+        columns.data_ptr(), columns.shape[0], *columns.stride(),
+        exclude.data_ptr(), exclude.numel(),
+        k, index.data_ptr(), values.data_ptr(),
+    )  # fmt: skip
+    if found < 0:
+        raise _Refused
     return Found(index[:found], values[:found])
-
-
-def _side(matrix: Tensor, norms: Tensor, query: Query) -> tuple[Tensor, ...]:
-    """What the compiled code reads of a matrix, and the tensors that must live as long."""
-    norms, order = norms.sort(descending=query.metric != "l2")
-    where = [matrix.data_ptr(), matrix.shape[0], matrix.stride(0), matrix.stride(1)]
-    return torch.tensor([*where, order.data_ptr(), norms.data_ptr()]), order, norms
 
 
 def products_at(query: Query, index: Tensor) -> Tensor:

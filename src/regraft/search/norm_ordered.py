@@ -41,5 +41,8 @@ def exact(
             an unknown metric; positions that are not increasing.
         MismatchError: rows and columns with different numbers of samples.
     """
+    found = compiled.direct(rows, columns, k, exclude, metric)
+    if found is not None:
+        return found
     query = door(rows, columns, k, exclude, metric)
     return compiled.walk(query) if compiled.fits(query) else walk.walk(query)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol, get_args
 
 import torch
@@ -48,16 +49,24 @@ class Search(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """A search's input after the door: float32 rows [n_out, B] and columns [n_in, B] on one device, their
-    norms, k, and increasing positions to leave out."""
+    """A search's input after the door: float32 rows [n_out, B] and columns [n_in, B] on one device, k, and
+    increasing positions to leave out."""
 
     rows: Tensor
     columns: Tensor
-    row_norms: Tensor
-    column_norms: Tensor
     k: int
     exclude: Tensor
     metric: Metric
+
+    @cached_property
+    def row_norms(self) -> Tensor:
+        """Euclidean norms of the rows."""
+        return _norms(self.rows)
+
+    @cached_property
+    def column_norms(self) -> Tensor:
+        """Euclidean norms of the columns."""
+        return _norms(self.columns)
 
     @property
     def width(self) -> int:
@@ -101,13 +110,15 @@ def door(rows: Tensor, columns: Tensor, k: int, exclude: Tensor | None, metric: 
     exclude = positions.check(exclude.to(rows.device), size, "exclude")
     _check_k(k, size, exclude.numel())
     rows, columns = rows.detach().float(), columns.detach().to(rows.device).float()
-    (row_norms, row), (column_norms, column) = _norms(rows, "rows"), _norms(columns, "columns")
+    query = Query(rows, columns, k, exclude, metric)
+    row = _largest(query.row_norms, rows, "rows")
+    column = _largest(query.column_norms, columns, "columns")
     if max(row, column) ** 2 > 1e37:
         raise InputError(
             f"rows of norm {row:.3g} and columns of norm {column:.3g} have products beyond float32: "
             "scale them down"
         )
-    return Query(rows, columns, row_norms, column_norms, k, exclude, metric)
+    return query
 
 
 def _check_k(k: int, size: int, excluded: int) -> None:
@@ -120,19 +131,21 @@ def _check_k(k: int, size: int, excluded: int) -> None:
         )
 
 
-def _norms(matrix: Tensor, name: str) -> tuple[Tensor, float]:
-    """Euclidean norms of the rows, and the largest; finite, or the matrix is refused."""
+def _norms(matrix: Tensor) -> Tensor:
     norms: Tensor = torch.linalg.vector_norm(matrix, dim=1)
-    if norms.numel() == 0:
-        return norms, 0.0
-    least, most = (float(norm) for norm in norms.aminmax())
+    small = norms < 1e-16  # squares of such numbers are lost in float32
+    if bool(small.any()):
+        norms[small] = torch.linalg.vector_norm(matrix[small], dim=1, dtype=torch.float64).float()
+    return norms
+
+
+def _largest(norms: Tensor, matrix: Tensor, name: str) -> float:
+    """The largest norm; finite, or the matrix is refused."""
+    most = float(norms.max()) if norms.numel() else 0.0
     if not math.isfinite(most):
         if not bool(matrix.isfinite().all()):
             raise InputError(
                 f"{name} hold NaN or infinite numbers: training diverged; lower the learning rate"
             )
         raise InputError(f"{name} have norms beyond float32: scale them down")
-    if least < 1e-16:  # squares of such numbers are lost in float32
-        small = norms < 1e-16
-        norms[small] = torch.linalg.vector_norm(matrix[small], dim=1, dtype=torch.float64).float()
-    return norms, most
+    return most

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from copy import deepcopy
 from typing import Any, Protocol
 
+from torch import Tensor, nn
+
 from regraft.errors import InputError
 from regraft.train.run import Callback, Run
 
@@ -21,7 +23,7 @@ class Evolver(Protocol):
     """What changes a topology while it trains: ``Evolve``, ``Shrink``, ``LearnedThresholds``.
 
     Attributes:
-        watching: whether it wants to see the gradients of the coming step, within ``watch()``.
+        watching: whether it wants to see the gradients of the coming step, within ``watch()`` or by ``show``.
         seconds: time spent so far, by what it was spent on.
     """
 
@@ -31,6 +33,8 @@ class Evolver(Protocol):
     def watching(self) -> bool: ...
 
     def watch(self) -> AbstractContextManager[None]: ...
+
+    def show(self, seen: Mapping[nn.Module, tuple[Tensor, Tensor]]) -> None: ...
 
     def step(self) -> Change | None: ...
 

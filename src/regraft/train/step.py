@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -22,15 +22,19 @@ MOST_DENSITY = 0.5
 """Density up to which the compiled step was measured to be faster than the ordinary one."""
 
 Call = Callable[[Tensor, Tensor], Tensor]
+Seen = dict[nn.Module, tuple[Tensor, Tensor]]
 
 
 class Watcher(Protocol):
-    """Something that wants to see the gradients of some steps, such as ``Evolve``."""
+    """Something that wants to see the gradients of some steps, such as ``Evolve``: within ``watch``, or shown
+    by a step that computes them itself."""
 
     @property
     def watching(self) -> bool: ...
 
     def watch(self) -> AbstractContextManager[None]: ...
+
+    def show(self, seen: Mapping[nn.Module, tuple[Tensor, Tensor]]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -65,23 +69,20 @@ def make_step(
     other step says why it is another one. ``kernels.use("materialised")`` turns the fused one off.
 
     Args:
-        evolver: where it wants to see the gradients of the coming step, that step is an ordinary one.
+        evolver: what wants to see the gradients of some steps.
     """
     reason = why_ordinary(model, loss, optimizer)
+    if reason is None:
+        return Step(_fused(model, loss, optimizer, evolver))
     closes = isinstance(optimizer, torch.optim.LBFGS)
-    usual = (_with_closure if closes else _ordinary)(model, loss, optimizer)
-    call = usual if reason is not None else _fused(model, loss, optimizer)
-    return Step(call if evolver is None else _watched(call, usual, evolver), reason)
+    call = (_with_closure if closes else _ordinary)(model, loss, optimizer)
+    return Step(call if evolver is None else _watched(call, evolver), reason)
 
 
-def _watched(call: Call, usual: Call, evolver: Watcher) -> Call:
-    """The ordinary step where the evolver wants to see its gradients."""
-
+def _watched(call: Call, evolver: Watcher) -> Call:
     def step(x: Tensor, y: Tensor) -> Tensor:
-        if not evolver.watching:
-            return call(x, y)
         with evolver.watch():
-            return usual(x, y)
+            return call(x, y)
 
     return step
 
@@ -112,14 +113,17 @@ def _ordinary(model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer) ->
     return step
 
 
-def _fused(model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer) -> Call:
+def _fused(model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, evolver: Watcher | None) -> Call:
     compiled = fused.FusedMLP(model, cast(nn.Module, _torch_loss(loss)), optimizer)
     layers = [m for m in model.modules() if isinstance(m, SparseLayer | nn.Linear)]
     outputs = cast(Tensor, layers[-1].weight).shape[0]
 
     def step(x: Tensor, y: Tensor) -> Tensor:
         labels = loss is mse and not y.is_floating_point()
-        value = compiled.step(x, F.one_hot(y, outputs).to(x) if labels else y)
+        seen: Seen | None = {} if evolver is not None and evolver.watching else None
+        value = compiled.step(x, F.one_hot(y, outputs).to(x) if labels else y, seen=seen)
+        if evolver is not None and seen is not None:
+            evolver.show(seen)
         # torch's schedules look here for whether the optimizer's step came before theirs
         optimizer._opt_called = True  # type: ignore[attr-defined]
         return torch.tensor(value, dtype=torch.float64)

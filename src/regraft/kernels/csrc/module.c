@@ -46,7 +46,7 @@ static void *block_new(size_t size) {
  * -1 when memory ran out. */
 static int scratch_take(void *to[BLOCKS], const size_t want[BLOCKS]) {
     int mine = pthread_mutex_trylock(&kept_owner) == 0, failed = 0;
-    
+
     for (int i = 0; i < BLOCKS; i++) {
         to[i] = NULL;
         if (!want[i]) continue;
@@ -190,22 +190,30 @@ static void read_layer(mlp_layer_t *layer, const int64_t *n, const double *d) {
     };
 }
 
-/* Places of the activations in one block of memory; with `base` NULL only its size. Where a layer is walked in
- * one panel, the gradient of the activations below takes their place. */
-static size_t lay_out(mlp_t *job, char *base, int lanes, size_t element) {
-    size_t at = 0, row = (size_t)(vectors(job->batch, lanes) * lanes) * element, widest = 0, most = 0;
+/* Places of the activations and their gradients in one block of memory; with `base` NULL only its size. Where a
+ * layer is walked in one panel, the gradient of the activations below takes their place; with `kept`, a block of the
+ * caller's, all of them lie there, each in a place of its own: the input, the outputs, the gradients of all but the
+ * last layer, which takes its outputs' place. */
+static size_t lay_out(mlp_t *job, char *base, char *kept, int lanes, size_t element) {
+    size_t used = 0, row = (size_t)(vectors(job->batch, lanes) * lanes) * element, widest = 0, most = 0;
+    char *to = kept ? kept : base;
     mlp_layer_t *layers = job->layers;
-    job->input = base + at;
-    at += row * layers[0].plan.cols;
+    job->input = to;
+    used += row * layers[0].plan.cols;
     for (int l = 0; l < job->depth; l++) {
-        layers[l].out = layers[l].dout = base + at;
-        at += row * layers[l].plan.rows;
+        layers[l].out = layers[l].dout = to + used;
+        used += row * layers[l].plan.rows;
         if (l && layers[l].plan.panels > 1 && (size_t)layers[l].plan.cols > widest) widest = layers[l].plan.cols;
         if ((size_t)layers[l].plan.nnz > most) most = layers[l].plan.nnz;
     }
-    for (int l = 1; l < job->depth; l++)
+    size_t at = kept ? 0 : used;
+    for (int l = 0; kept && l < job->depth - 1; l++) {
+        layers[l].dout = kept + used;
+        used += row * layers[l].plan.rows;
+    }
+    for (int l = 1; !kept && l < job->depth; l++)
         if (layers[l].plan.panels > 1) layers[l - 1].dout = base + at + (l % 2) * row * widest;
-    at += 2 * row * widest;
+    at += kept ? 0 : 2 * row * widest;
     job->losses = (double *)(base + at);
     at += (size_t)(vectors(job->batch, lanes) * lanes) * sizeof(double);
     most = (most * element + 63) / 64 * 64;
@@ -220,15 +228,15 @@ static int classes_fit(const mlp_t *job) {
     return 1;
 }
 
-/* step(double, batch, loss, depth, integers, reals, x, x_sb, x_sf, target, t_sb, t_sf) -> loss, or None when a
+/* step(double, batch, loss, depth, integers, reals, x, x_sb, x_sf, target, t_sb, t_sf, kept) -> loss, or None when a
  * class is out of range (nothing has been changed then) */
 static PyObject *py_step(PyObject *self, PyObject *args) {
     (void)self;
     int dtype, loss, depth;
     long long batch, x_sb, x_sf, t_sb, t_sf;
-    addr integers, reals, x, target;
-    if (!PyArg_ParseTuple(args, "pLiiKKKLLKLL", &dtype, &batch, &loss, &depth, &integers, &reals, &x, &x_sb,
-                          &x_sf, &target, &t_sb, &t_sf))
+    addr integers, reals, x, target, seen;
+    if (!PyArg_ParseTuple(args, "pLiiKKKLLKLLK", &dtype, &batch, &loss, &depth, &integers, &reals, &x, &x_sb,
+                          &x_sf, &target, &t_sb, &t_sf, &seen))
         return NULL;
     size_t element = dtype ? sizeof(double) : sizeof(float);
     int lanes = isa->lanes[dtype];
@@ -252,9 +260,9 @@ static PyObject *py_step(PyObject *self, PyObject *args) {
     int mine = 0, fits = loss != LOSS_CROSS_ENTROPY || classes_fit(&job);
     if (fits) {
         Py_BEGIN_ALLOW_THREADS
-        mine = scratch_take(scratch, (size_t[BLOCKS]){0, 0, 0, lay_out(&job, NULL, lanes, element)});
+        mine = scratch_take(scratch, (size_t[BLOCKS]){0, 0, 0, lay_out(&job, NULL, AT(seen), lanes, element)});
         if (mine >= 0) {
-            lay_out(&job, scratch[3], lanes, element);
+            lay_out(&job, scratch[3], AT(seen), lanes, element);
             pool_run(isa->step[dtype], &job, team_for(nnz, nvec));
             scratch_give(scratch, mine);
         }
@@ -283,18 +291,37 @@ static PyObject *py_plan(PyObject *self, PyObject *args) {
 
 /* ---- rewiring ------------------------------------------------------------------------------------------ */
 
-/* smallest(double, values, n, sign, k, out) -> how many */
+/* smallest(double, values, n, k, out) -> equal ones left */
 static PyObject *py_smallest(PyObject *self, PyObject *args) {
     (void)self;
-    int dtype, sign;
+    int dtype;
     long long n, k;
     addr values, out;
-    if (!PyArg_ParseTuple(args, "pKLiLK", &dtype, &values, &n, &sign, &k, &out)) return NULL;
-    int64_t taken;
+    if (!PyArg_ParseTuple(args, "pKLLK", &dtype, &values, &n, &k, &out)) return NULL;
+    int64_t left;
     Py_BEGIN_ALLOW_THREADS
-    taken = rewire_smallest(AT(values), dtype, n, sign, k, AT(out));
+    left = rewire_smallest(AT(values), dtype, n, k, AT(out));
     Py_END_ALLOW_THREADS
-    return taken < 0 ? PyErr_NoMemory() : PyLong_FromLongLong(taken);
+    return left < 0 ? PyErr_NoMemory() : PyLong_FromLongLong(left);
+}
+
+/* part(index, n, places, n_places, kept, gone) -> bool */
+static PyObject *py_part(PyObject *self, PyObject *args) {
+    (void)self;
+    long long n, n_places;
+    addr index, places, kept_at, gone;
+    if (!PyArg_ParseTuple(args, "KLKLKK", &index, &n, &places, &n_places, &kept_at, &gone)) return NULL;
+    return PyBool_FromLong(rewire_part(AT(index), n, AT(places), n_places, AT(kept_at), AT(gone)) == 0);
+}
+
+/* move(wide, from, n_from, kept_old, kept_new, kept, to, n_to) -> bool */
+static PyObject *py_move(PyObject *self, PyObject *args) {
+    (void)self;
+    int wide;
+    long long n_from, n, n_to;
+    addr from, kept_old, kept_new, to;
+    if (!PyArg_ParseTuple(args, "pKLKKLKL", &wide, &from, &n_from, &kept_old, &kept_new, &n, &to, &n_to)) return NULL;
+    return PyBool_FromLong(rewire_move(AT(from), n_from, AT(kept_old), AT(kept_new), n, wide, AT(to), n_to) == 0);
 }
 
 /* random_inactive(index, nnz, size, k, seed, out) */
@@ -311,18 +338,18 @@ static PyObject *py_random_inactive(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* merge(index, nnz, dropped, n_dropped, grown, n_grown, merged, kept_old, kept_new) -> survivors, or -1 */
+/* merge(index, nnz, dropped, n_dropped, grown, n_grown, size, merged, kept_old, kept_new) -> survivors, or -1 */
 static PyObject *py_merge(PyObject *self, PyObject *args) {
     (void)self;
-    long long nnz, n_dropped, n_grown;
+    long long nnz, n_dropped, n_grown, size;
     addr index, dropped, grown, merged, kept_old, kept_new;
-    if (!PyArg_ParseTuple(args, "KLKLKLKKK", &index, &nnz, &dropped, &n_dropped, &grown, &n_grown, &merged,
+    if (!PyArg_ParseTuple(args, "KLKLKLLKKK", &index, &nnz, &dropped, &n_dropped, &grown, &n_grown, &size, &merged,
                           &kept_old, &kept_new))
         return NULL;
     int64_t kept;
     Py_BEGIN_ALLOW_THREADS
-    kept = rewire_merge(AT(index), nnz, AT(dropped), n_dropped, AT(grown), n_grown, AT(merged), AT(kept_old),
-                        AT(kept_new));
+    kept = rewire_merge(AT(index), nnz, AT(dropped), n_dropped, AT(grown), n_grown, size, AT(merged),
+                        AT(kept_old), AT(kept_new));
     Py_END_ALLOW_THREADS
     return PyLong_FromLongLong(kept);
 }
@@ -379,6 +406,8 @@ static PyMethodDef methods[] = {
     {"step", py_step, METH_VARARGS, "One fused step of training."},
     {"plan", py_plan, METH_VARARGS, "Both traversals from sorted positions."},
     {"smallest", py_smallest, METH_VARARGS, "Places of the values closest to zero."},
+    {"part", py_part, METH_VARARGS, "Positions at places, and all others."},
+    {"move", py_move, METH_VARARGS, "Values from old places to new ones."},
     {"random_inactive", py_random_inactive, METH_VARARGS, "Distinct inactive positions."},
     {"merge", py_merge, METH_VARARGS, "Drop places and grow positions."},
     {"use_isa", py_use_isa, METH_VARARGS, "Choose the instruction set."},

@@ -16,10 +16,6 @@ static uint64_t magnitude(const void *values, int wide, int64_t i) {
     return (uint64_t)(bits & 0x7fffffffu) << 32;
 }
 
-static int negative(const void *values, int wide, int64_t i) {
-    return wide ? ((const double *)values)[i] < 0 : ((const float *)values)[i] < 0;
-}
-
 #define BUCKETS 2048
 
 /* The k-th smallest (from 0) of `left` magnitudes: eleven bits at a time, from the top. */
@@ -38,28 +34,52 @@ static uint64_t nth(uint64_t *m, int64_t left, int64_t k) {
     return found;
 }
 
-int64_t rewire_smallest(const void *values, int wide, int64_t n, int sign, int64_t k, int64_t *out) {
-    uint64_t *m = malloc((size_t)(n ? n : 1) * sizeof *m);
+int64_t rewire_smallest(const void *values, int wide, int64_t n, int64_t k, int64_t *out) {
+    if (k <= 0) return 0;
+    uint64_t *m = malloc((size_t)n * sizeof *m);
     if (!m) return -1;
-    int64_t candidates = 0, below = 0, taken = 0;
-    for (int64_t i = 0; i < n; i++)
-        if (!sign || negative(values, wide, i) == (sign < 0)) m[candidates++] = magnitude(values, wide, i);
-    if (k > candidates) k = candidates;
-    if (k <= 0) {
-        free(m);
-        return 0;
-    }
-    uint64_t limit = nth(m, candidates, k - 1);
+    for (int64_t i = 0; i < n; i++) m[i] = magnitude(values, wide, i);
+    uint64_t limit = nth(m, n, k - 1);
     free(m);
-    for (int64_t i = 0; i < n; i++)
-        if (!sign || negative(values, wide, i) == (sign < 0)) below += magnitude(values, wide, i) < limit;
-    int64_t ties = k - below; /* of the equal ones the first */
-    for (int64_t i = 0; i < n && taken < k; i++) {
-        if (sign && negative(values, wide, i) != (sign < 0)) continue;
+    int64_t below = 0, equal = 0, taken = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint64_t size = magnitude(values, wide, i);
+        below += size < limit;
+        equal += size == limit;
+    }
+    int64_t ties = k - below, left = equal - ties; /* of the equal ones the first */
+    for (int64_t i = 0; taken < k; i++) {
         uint64_t size = magnitude(values, wide, i);
         if (size < limit || (size == limit && ties-- > 0)) out[taken++] = i;
     }
-    return taken;
+    return left;
+}
+
+int rewire_part(const int64_t *index, int64_t n, const int64_t *places, int64_t n_places, int64_t *kept,
+                int64_t *gone) {
+    int64_t from = 0;
+    for (int64_t i = 0; i < n_places; i++) {
+        int64_t place = places[i];
+        if (place < from || place >= n) return -1;
+        memcpy(kept + from - i, index + from, (size_t)(place - from) * sizeof *kept);
+        gone[i] = index[place];
+        from = place + 1;
+    }
+    memcpy(kept + from - n_places, index + from, (size_t)(n - from) * sizeof *kept);
+    return 0;
+}
+
+int rewire_move(const void *from, int64_t n_from, const int64_t *kept_old, const int64_t *kept_new, int64_t kept,
+                int wide, void *to, int64_t n_to) {
+    int wrong = 0;
+    for (int64_t i = 0; i < kept; i++)
+        wrong |= (uint64_t)kept_old[i] >= (uint64_t)n_from || (uint64_t)kept_new[i] >= (uint64_t)n_to;
+    if (wrong) return -1;
+    if (wide)
+        for (int64_t i = 0; i < kept; i++) ((uint64_t *)to)[kept_new[i]] = ((const uint64_t *)from)[kept_old[i]];
+    else
+        for (int64_t i = 0; i < kept; i++) ((uint32_t *)to)[kept_new[i]] = ((const uint32_t *)from)[kept_old[i]];
+    return 0;
 }
 
 /* splitmix64 */
@@ -128,9 +148,13 @@ int rewire_random(const int64_t *index, int64_t nnz, int64_t size, int64_t k, ui
 }
 
 int64_t rewire_merge(const int64_t *index, int64_t nnz, const int64_t *dropped, int64_t n_dropped,
-                     const int64_t *grown, int64_t n_grown, int64_t *merged, int64_t *kept_old,
+                     const int64_t *grown, int64_t n_grown, int64_t size, int64_t *merged, int64_t *kept_old,
                      int64_t *kept_new) {
     int64_t d = 0, g = 0, kept = 0, to = 0;
+    for (int64_t i = 0; i < n_dropped; i++)
+        if (dropped[i] <= (i ? dropped[i - 1] : -1) || dropped[i] >= nnz) return -1;
+    for (int64_t i = 0; i < n_grown; i++)
+        if (grown[i] <= (i ? grown[i - 1] : -1) || grown[i] >= size) return -1;
     for (int64_t i = 0; i < nnz; i++) {
         if (d < n_dropped && dropped[d] == i) {
             d++;
@@ -143,5 +167,5 @@ int64_t rewire_merge(const int64_t *index, int64_t nnz, const int64_t *dropped, 
         merged[to++] = index[i];
     }
     while (g < n_grown) merged[to++] = grown[g++];
-    return d == n_dropped ? kept : -1;
+    return kept;
 }

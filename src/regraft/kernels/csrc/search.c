@@ -1,6 +1,7 @@
 /* The hits of a search: the k-th best, the k best, and their order. */
 #include "search.h"
 
+#include <float.h>
 #include <string.h>
 
 #define DIGIT 11
@@ -106,10 +107,50 @@ static inline int is_kept(const search_t *w, const search_hit_t *hit, const cut_
     return r > cut->rank || (r == cut->rank && position_of(w, hit) <= cut->position);
 }
 
-void search_start(search_t *w, float floor, float top) {
-    w->limit = floor;
-    w->top = rank(top);
+/* ---- the start ---------------------------------------------------------------------------------------- */
+
+/* One side by its norms; equal ones in order of their numbers. */
+static void order(search_side_t *side, uint64_t *pairs, int falling) {
+    uint64_t *from = pairs, *to = pairs + side->n;
+    for (int64_t i = 0; i < side->n; i++) {
+        uint32_t key = rank(side->norms[i]);
+        from[i] = (uint64_t)(falling ? ~key : key) << 32 | (uint32_t)i;
+    }
+    int64_t start[DIGITS];
+    for (int shift = 32; shift < 64; shift += DIGIT) {
+        memset(start, 0, sizeof start);
+        for (int64_t i = 0; i < side->n; i++) start[from[i] >> shift & (DIGITS - 1)]++;
+        for (int64_t d = 0, sum = 0; d < DIGITS; d++) {
+            int64_t count = start[d];
+            start[d] = sum;
+            sum += count;
+        }
+        for (int64_t i = 0; i < side->n; i++) to[start[from[i] >> shift & (DIGITS - 1)]++] = from[i];
+        uint64_t *other = from;
+        from = to, to = other;
+    }
+    for (int64_t i = 0; i < side->n; i++) {
+        uint32_t key = (uint32_t)(from[i] >> 32);
+        side->order[i] = (uint32_t)from[i];
+        side->norms[i] = unrank(falling ? ~key : key);
+    }
 }
+
+void search_start(search_t *w) {
+    int falling = w->metric != SEARCH_L2;
+    order(&w->rows, w->pairs, falling);
+    order(&w->columns, w->pairs, falling);
+    double row = w->rows.norms[falling ? 0 : w->rows.n - 1];
+    double column = w->columns.norms[falling ? 0 : w->columns.n - 1], most = row > column ? row : column;
+    w->refused = !(most * most <= 1e37) || !(row <= FLT_MAX && column <= FLT_MAX);
+    w->finished = w->refused;
+    w->ratio = 0.8;
+    w->level = falling ? row * column * (1 + w->slack) + 1e-35 : DBL_MAX;
+    w->limit = w->above_zero ? FLT_TRUE_MIN : -FLT_MAX;
+    w->top = rank(falling ? (float)(w->level * 1.000001) : 0);
+}
+
+/* ---- the limit ---------------------------------------------------------------------------------------- */
 
 static void raise_to(search_t *w, float key) {
     float limit = atomic_load(&w->limit);

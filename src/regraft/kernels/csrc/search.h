@@ -14,8 +14,8 @@ enum { SEARCH_ABS, SEARCH_IP, SEARCH_L2 };
 typedef struct {
     const float *data;
     int64_t n, stride, step;
-    const int64_t *order; /* [n]: by norm, falling (rising for SEARCH_L2) */
-    const float *norms;   /* [n], in that order */
+    int64_t *order; /* [n]: by norm, falling (rising for SEARCH_L2) */
+    float *norms;   /* [n], in that order once they are ordered */
     int64_t tiles, packed_tiles, wanted_tiles;
     float *packed; /* [tiles][samples][height of a tile]; the first packed_tiles are there */
 } search_side_t;
@@ -49,11 +49,14 @@ typedef struct {
     double level, ratio;        /* bounds in the band reach the level; the next one's is so much lower */
     int64_t last;               /* row tiles in the band */
     int64_t seen;               /* hits when the limit was last raised */
-    int finished;
+    uint64_t *pairs;            /* scratch for ordering, twice as long as the longer side */
+    int above_zero;             /* whether only keys above zero count */
+    int finished, refused;
 } search_t;
 
-/* Keys will lie between `floor` and `top`. */
-void search_start(search_t *w, float floor, float top);
+/* Order both sides by their norms, once those are there, and say where the walk begins. Refuses norms that are
+ * not finite, or whose products may not be. */
+void search_start(search_t *w);
 /* Raise the limit to the k-th best key over all buffers. */
 void search_raise(search_t *w, int team);
 /* Raise it to that of one buffer. */

@@ -3,7 +3,6 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include <float.h>
 #include <stdlib.h>
 
 #include "search.h"
@@ -20,80 +19,100 @@ static const search_isa_t *at_level(int level) {
     return &search_baseline;
 }
 
-/* A side from five numbers that compiled.py writes: data, n, stride, step, order; and the sorted norms. */
-static search_side_t read_side(const int64_t *g, int64_t height) {
-    return (search_side_t){.data = AT(g[0]), .n = g[1], .stride = g[2], .step = g[3], .order = AT(g[4]),
-                           .norms = AT(g[5]), .tiles = (g[1] + height - 1) / height};
+static search_side_t side_of(unsigned long long data, long long n, long long stride, long long step,
+                             int64_t height) {
+    return (search_side_t){.data = AT(data), .n = n, .stride = stride, .step = step,
+                           .tiles = (n + height - 1) / height};
 }
 
-static float *panels(const search_side_t *side, int64_t samples, int64_t height) {
+/* Room for what the search keeps of a side; 0 without memory. */
+static int make_room(search_side_t *side, int64_t samples, int64_t height) {
     void *at = NULL;
-    return posix_memalign(&at, 64, side->tiles * height * samples * sizeof(float)) == 0 ? at : NULL;
+    side->order = malloc(side->n * sizeof *side->order);
+    side->norms = malloc(side->n * sizeof *side->norms);
+    if (posix_memalign(&at, 64, side->tiles * height * samples * sizeof(float)) == 0) side->packed = at;
+    return side->order && side->norms && side->packed;
 }
 
-/* Where the excluded positions of each row start. */
-static void point(int64_t *ptr, const int64_t *exclude, int64_t excluded, int64_t rows, int64_t columns) {
+static void leave(search_side_t *side) {
+    free(side->order);
+    free(side->norms);
+    free(side->packed);
+}
+
+/* Where the excluded positions of each row start; 0 where they do not increase within the matrix. */
+static int point(int64_t *ptr, const int64_t *exclude, int64_t excluded, int64_t rows, int64_t columns) {
     int64_t at = 0;
+    int wrong = excluded > 0 && (exclude[0] < 0 || exclude[excluded - 1] >= rows * columns);
+    for (int64_t i = 1; i < excluded; i++) wrong |= exclude[i] <= exclude[i - 1];
+    if (wrong) return 0;
     for (int64_t row = 0; row <= rows; row++) {
         while (at < excluded && exclude[at] < row * columns) at++;
         ptr[row] = at;
     }
+    return 1;
 }
+
+#define NO_MEMORY (-1)
+#define REFUSED (-2)
 
 static int64_t search(search_t *w, const search_isa_t *isa, int team, int64_t excluded, int64_t *index,
                       float *values) {
-    int64_t tiles = w->rows.tiles, found = -1;
+    int64_t tiles = w->rows.tiles, longer = w->rows.n > w->columns.n ? w->rows.n : w->columns.n, found = NO_MEMORY;
     int64_t *ptr = malloc((w->rows.n + 1) * sizeof *ptr), *ends = calloc(4 * tiles, sizeof *ends);
-    w->rows.packed = panels(&w->rows, w->samples, isa->height);
-    w->columns.packed = panels(&w->columns, w->samples, isa->width);
+    w->pairs = malloc(2 * longer * sizeof *w->pairs);
     w->capacity = 2 * w->k + 8192;
-    int whole = ptr && ends && w->rows.packed && w->columns.packed;
+    int whole = make_room(&w->rows, w->samples, isa->height);
+    whole = make_room(&w->columns, w->samples, isa->width) && whole && ptr && ends && w->pairs;
     for (int t = 0; t < team; t++) {
         w->buffers[t].hits = malloc(w->capacity * sizeof(search_hit_t));
         w->buffers[t].raise_at = w->k;
         whole = whole && w->buffers[t].hits;
     }
-    if (whole) {
-        point(ptr, w->exclude, excluded, w->rows.n, w->columns.n);
+    if (whole && !point(ptr, w->exclude, excluded, w->rows.n, w->columns.n)) {
+        found = REFUSED;
+    } else if (whole) {
         w->exclude_ptr = ptr;
         w->low = ends, w->high = ends + tiles, w->low_done = ends + 2 * tiles, w->high_done = ends + 3 * tiles;
         pool_run(isa->walk, w, team);
-        found = search_finish(w, team, index, values);
+        found = w->refused ? REFUSED : search_finish(w, team, index, values);
     }
     for (int t = 0; t < team; t++) free(w->buffers[t].hits);
-    free(w->rows.packed);
-    free(w->columns.packed);
+    leave(&w->rows);
+    leave(&w->columns);
+    free(w->pairs);
     free(ends);
     free(ptr);
     return found;
 }
 
-/* search(level, team, metric, floor, slack, samples, rows, columns, exclude, excluded, k, index, values) -> how
- * many were found, -1 without memory. With `floor` keys above zero count, otherwise all. */
+/* search(level, team, metric, above_zero, slack, samples, rows, n_rows, stride, step, columns, n_columns, stride, step,
+ * exclude, excluded, k, index, values) -> how many were found; -1 without memory; -2 where the numbers are not
+ * finite or too large, or the excluded positions do not increase. With `above_zero` keys above zero count,
+ * otherwise all. */
 static PyObject *py_search(PyObject *self, PyObject *args) {
     (void)self;
-    int level, team, metric, floor;
+    int level, team, metric, above_zero;
     double slack;
-    long long samples, excluded, k, found;
+    long long samples, m, m_stride, m_step, n, n_stride, n_step, excluded, k, found;
     unsigned long long rows, columns, exclude, index, values;
-    if (!PyArg_ParseTuple(args, "iiipdLKKKLLKK", &level, &team, &metric, &floor, &slack, &samples, &rows, &columns,
-                          &exclude, &excluded, &k, &index, &values))
+    if (!PyArg_ParseTuple(args, "iiipdLKLLLKLLLKLLKK", &level, &team, &metric, &above_zero, &slack, &samples, &rows, &m,
+                          &m_stride, &m_step, &columns, &n, &n_stride, &n_step, &exclude, &excluded, &k, &index,
+                          &values))
         return NULL;
     const search_isa_t *isa = at_level(level);
     search_t *w = calloc(1, sizeof *w);
     if (w == NULL) return PyErr_NoMemory();
-    w->rows = read_side(AT(rows), isa->height);
-    w->columns = read_side(AT(columns), isa->width);
+    w->rows = side_of(rows, m, m_stride, m_step, isa->height);
+    w->columns = side_of(columns, n, n_stride, n_step, isa->width);
     w->samples = samples, w->k = k, w->metric = metric, w->slack = slack, w->exclude = AT(exclude);
-    w->ratio = 0.8;
-    w->level = metric == SEARCH_L2 ? DBL_MAX : (double)w->rows.norms[0] * w->columns.norms[0] * (1 + slack) + 1e-35;
-    search_start(w, floor ? FLT_TRUE_MIN : -FLT_MAX, metric == SEARCH_L2 ? 0 : (float)(w->level * 1.000001));
+    w->above_zero = above_zero;
     team = team < 1 ? 1 : team > POOL_MAX ? POOL_MAX : team;
     Py_BEGIN_ALLOW_THREADS
     found = search(w, isa, team, excluded, AT(index), AT(values));
     Py_END_ALLOW_THREADS
     free(w);
-    if (found < 0) return PyErr_NoMemory();
+    if (found == NO_MEMORY) return PyErr_NoMemory();
     return PyLong_FromLongLong(found);
 }
 

@@ -4,7 +4,7 @@
  * where lane l of v reaches that of least, and NAME(x). A tile has TM rows and two vectors of columns. With PAIRS two
  * samples are packed together as bfloat16.
  *
- * Rows and columns come ordered by norm, so the norms at a tile's corners bound its products by Cauchy and
+ * Rows and columns are ordered by norm, so the norms at a tile's corners bound its products by Cauchy and
  * Schwarz. Bands of tiles are walked from the largest bound on. Between two bands the limit is raised to the
  * k-th best key over all threads, within a band by a thread whose buffer is full. The samples of a product
  * are summed one after the other, so its value depends neither on tiles nor on threads.
@@ -19,6 +19,83 @@ typedef float NAME(fvec) __attribute__((vector_size(VB), aligned(4), may_alias))
 typedef int32_t NAME(ivec) __attribute__((vector_size(VB), aligned(4), may_alias));
 #define fvec NAME(fvec)
 #define ivec NAME(ivec)
+
+/* ---- norms -------------------------------------------------------------------------------------------- */
+
+/* The norm of a row whose squares are lost in float. */
+static __attribute__((noinline)) float NAME(small_norm)(const search_side_t *side, int64_t samples, int64_t i) {
+    double sum = 0;
+    for (int64_t s = 0; s < samples; s++) {
+        double x = side->data[i * side->stride + s * side->step];
+        sum += x * x;
+    }
+    return (float)__builtin_sqrt(sum);
+}
+
+/* The sum of squares, and in `any` the bits of all numbers, of a row that lies in one piece. */
+INLINE float NAME(squares)(const float *x, int64_t samples, uint32_t *any) {
+    fvec sum[4] = {{0}, {0}, {0}, {0}};
+    ivec bits = {0};
+    int64_t s = 0;
+    for (; s + 4 * L <= samples; s += 4 * L)
+#pragma GCC unroll 4
+        for (int q = 0; q < 4; q++) {
+            fvec v = *(const fvec *)(x + s + q * L);
+            sum[q] += v * v;
+            bits |= (ivec)v;
+        }
+    for (; s + L <= samples; s += L) {
+        fvec v = *(const fvec *)(x + s);
+        sum[0] += v * v;
+        bits |= (ivec)v;
+    }
+    fvec lanes = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    float total = 0;
+    for (int64_t l = 0; l < L; l++) total += lanes[l], *any |= (uint32_t)bits[l];
+    for (; s < samples; s++) {
+        uint32_t one;
+        __builtin_memcpy(&one, x + s, sizeof one);
+        total += x[s] * x[s], *any |= one;
+    }
+    return total;
+}
+
+/* Norms of rows [from, to), not yet in order. A thread's part begins at a multiple of the rows taken together. */
+static void NAME(norms)(const search_side_t *side, int64_t samples, int64_t from, int64_t to) {
+    float piece[PIECE];
+    for (int64_t i = from; i < to; i += TN) {
+        int64_t n = to - i < TN ? to - i : TN;
+        float sums[2 * VB / sizeof(float)] = {0};
+        uint32_t any[2 * VB / sizeof(float)] = {0};
+        if (side->step == 1) {
+            for (int64_t r = 0; r < n; r++)
+                sums[r] = NAME(squares)(side->data + (i + r) * side->stride, samples, &any[r]);
+        } else {
+            for (int64_t s = 0; s < samples; s++) {
+                const float *x = side->data + i * side->stride + s * side->step;
+                if (n < TN || side->stride != 1) {
+                    __builtin_memset(piece, 0, sizeof piece);
+                    for (int64_t r = 0; r < n; r++) piece[r] = x[r * side->stride];
+                    x = piece;
+                }
+                for (int64_t r = 0; r < TN; r++) {
+                    uint32_t one;
+                    __builtin_memcpy(&one, x + r, sizeof one);
+                    sums[r] += x[r] * x[r], any[r] |= one;
+                }
+            }
+        }
+        for (int64_t r = 0; r < n; r++) {
+            int lost = sums[r] < 1e-32f && any[r] << 1;
+            side->norms[i + r] = lost ? NAME(small_norm)(side, samples, i + r) : __builtin_sqrtf(sums[r]);
+        }
+    }
+}
+
+static void NAME(norms_of)(const search_side_t *side, int64_t samples, int tid, int team) {
+    int64_t pieces = (side->n + TN - 1) / TN, from = pieces * tid / team * TN, to = pieces * (tid + 1) / team * TN;
+    NAME(norms)(side, samples, from, to < side->n ? to : side->n);
+}
 
 /* ---- packing ------------------------------------------------------------------------------------------ */
 
@@ -274,8 +351,12 @@ INLINE void NAME(piece)(search_t *w, search_buffer_t *out, int64_t i, int64_t bl
 static void NAME(walk)(void *arg, int tid, int team, barrier_t *meet) {
     search_t *w = arg;
     search_buffer_t *out = &w->buffers[tid];
+    NAME(norms_of)(&w->rows, w->samples, tid, team);
+    NAME(norms_of)(&w->columns, w->samples, tid, team);
+    pool_meet(meet);
+    if (tid == 0) search_start(w);
     for (;;) {
-        if (tid == 0) {
+        if (tid == 0 && !w->finished) {
             search_raise(w, team);
             NAME(plan)(w);
         }
