@@ -79,7 +79,7 @@ def test_mean_counts_round_half_up(net: MakeNet) -> None:
 
 def test_units_without_connections_are_kept_last() -> None:
     gates = gates_at(0.9, 0.8, 0.5, 0.4)
-    gates.weights.copy_(torch.tensor([0.0, 3.0, 0.0, 2.0]))
+    gates.weigh(torch.tensor([0.0, 3.0, 0.0, 2.0]))
     assert best_units(gates, {"fc1": 2})["fc1"].tolist() == [1, 3]
     assert best_units(gates, {"fc1": 3})["fc1"].tolist() == [0, 1, 3]
 

@@ -15,6 +15,7 @@ from regraft.gates import Gates, HardConcrete, Rising, decided, l0_loss
 
 def test_the_loss_is_the_equation_of_the_thesis(generator: torch.Generator) -> None:
     gates = Gates({"a": 4, "b": 7}).double()
+    gates.weigh(torch.ones(11))  # anew, in double precision
     gates.log_alpha.data = torch.randn(11, dtype=torch.float64, generator=generator)
     d = HardConcrete()
     p = [1 / (1 + math.exp(-(a - d.beta * math.log(0.1 / 1.1)))) for a in gates.log_alpha.tolist()]

@@ -233,7 +233,7 @@ def _merge(gated: Gated, plan: _Plan, rising: Rising, gate_lr: float, epochs: in
     optimizer.add_param_group({"params": list(gates.parameters()), "lr": gate_lr, "weight_decay": 0.0})
     scale = torch.tensor(list(gates.sizes.values()))[gates.group_of] * float(len(gates.sizes))
     for parameter in gates.parameters():
-        parameter.register_hook(lambda gradient: gradient * scale.to(gradient))
+        parameter.register_hook(lambda gradient: gradient * scale.to(gradient))  # type: ignore[no-untyped-call]
 
     def before(epoch: int) -> None:
         penalised.weight = rising(epoch)

@@ -22,7 +22,7 @@ from regraft.weight import SparseWeight
 @torch.no_grad()
 def best_units(gates: Gates, kept: Mapping[str, int]) -> dict[str, Tensor]:
     """The units of each group that are most likely open, increasing; among equals the first ones. Units
-    without connections, which the gates' ``weights`` do not count, come last.
+    that do not count in the mean of their group come last: those without connections.
 
     Args:
         gates: the gates.
@@ -38,7 +38,7 @@ def best_units(gates: Gates, kept: Mapping[str, int]) -> dict[str, Tensor]:
     """
     check_open(gates)
     found = {}
-    rank = torch.where(gates.weights > 0, gates.open_probability(), -1.0)
+    rank = torch.where(gates.counted, gates.open_probability(), -1.0)
     for name, probability in gates.split(rank).items():
         order = torch.argsort(probability, descending=True, stable=True)
         found[name] = order[: kept[name]].sort().values

@@ -120,9 +120,9 @@ class Gated(nn.Module):
                 raise MismatchError(
                     f"there are {units} gates for the group '{name}', which has {graph[name].units} units"
                 )
-        self._readers: list[tuple[str, str, int]] = []
+        self._readers: list[tuple[str, str, int, slice | None]] = []
         for number, reader in enumerate(readers(model, graph, self.gates.sizes)):
-            self._readers.append((f"_gates_{number}", reader.tensor, reader.axis))
+            self._readers.append((f"_gates_{number}", reader.tensor, reader.axis, _in_a_row(reader.gates)))
             self.register_buffer(f"_gates_{number}", reader.gates, persistent=False)
 
     def forward(self, *inputs: Tensor, uniform: Tensor | None = None) -> Any:
@@ -155,13 +155,12 @@ class Gated(nn.Module):
         living ones, which hold all the connections, would stay open.
         """
         counts = []
-        for name, units in self.gates.sizes.items():
+        for name in self.gates.sizes:
             comes, goes = (_connections(self.model, self.graph[name], kind) for kind in ("make", "read"))
             through = _connections(self.model, self.graph[name], "through")
             alive = (comes > 0) & (goes > 0)
-            count = torch.where(alive, comes + through + goes, 0.0)
-            counts.append(count if bool(alive.any()) else torch.ones(units))
-        self.gates.weights.copy_(torch.cat(counts))
+            counts.append(torch.where(alive, comes + through + goes, 0.0))
+        self.gates.weigh(torch.cat(counts))
 
     @torch.no_grad()
     def folded(self) -> nn.Module:
@@ -175,8 +174,9 @@ class Gated(nn.Module):
     def _factors(self, values: Tensor) -> Iterator[tuple[str, int, Tensor]]:
         """Each reader's tensor and axis, and what each entry of the axis is multiplied with."""
         with_one = torch.cat([values, values.new_ones(1)])  # the last for entries without a gate
-        for buffer, tensor, axis in self._readers:
-            yield tensor, axis, with_one.index_select(0, getattr(self, buffer))
+        for buffer, tensor, axis, row in self._readers:
+            factor = with_one.index_select(0, getattr(self, buffer)) if row is None else with_one[row]
+            yield tensor, axis, factor
 
     def _weight(self, tensor: str, axis: int, factor: Tensor) -> tuple[str, Tensor]:
         """Name and value of a parameter that is multiplied along an axis."""
@@ -185,6 +185,12 @@ class Gated(nn.Module):
             return f"{tensor}.values", weight.values * factor.index_select(0, axis_entries(weight, axis))
         dense = cast(Tensor, weight)
         return tensor, dense * factor.view(-1, *(1,) * (dense.ndim - 1 - axis))
+
+
+def _in_a_row(numbers: Tensor) -> slice | None:
+    """The slice that gives these numbers, if they follow each other: taking it is cheaper than gathering."""
+    start, stop = int(numbers[0]), int(numbers[0]) + len(numbers)
+    return slice(start, stop) if torch.equal(numbers, torch.arange(start, stop)) else None
 
 
 def _connections(model: nn.Module, group: Group, kind: Kind) -> Tensor:

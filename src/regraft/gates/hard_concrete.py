@@ -49,9 +49,11 @@ class HardConcrete:
         Args:
             beta: temperatures instead of the fixed one, in (0, 1).
         """
-        s = torch.sigmoid(
-            (torch.logit(uniform, eps=1e-6) + log_alpha) / (self.beta if beta is None else beta)
-        )
+        noise = torch.logit(uniform, eps=1e-6)
+        if beta is None:  # as few operations as possible, since a step of a small network has few others
+            s = torch.sigmoid(torch.add(noise / self.beta, log_alpha, alpha=1.0 / self.beta))
+        else:
+            s = torch.sigmoid((noise + log_alpha) / beta)
         return self._stretched(s)
 
     def certain(self, log_alpha: Tensor) -> Tensor:

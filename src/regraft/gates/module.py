@@ -27,8 +27,7 @@ class Gates(nn.Module):
         sizes: units of each group, by name, in the order of the vector.
         log_alpha: Parameter, [units]: the locations.
         delta: Parameter, [units], where the temperatures train: beta = sigmoid(delta) (thesis 2, 1.2.1).
-        weights: what each unit counts in the mean of its group, [units]; at first 1. See
-            ``Gated.count_connections``.
+        averaging: takes means over the groups, [groups, units]; see ``weigh``.
 
     Args:
         sizes: as the attribute.
@@ -52,7 +51,7 @@ class Gates(nn.Module):
     log_alpha: nn.Parameter
     delta: nn.Parameter | None
     group_of: Tensor
-    weights: Tensor
+    averaging: Tensor
 
     def __init__(
         self,
@@ -84,7 +83,8 @@ class Gates(nn.Module):
         self.register_buffer(
             "group_of", torch.repeat_interleave(torch.arange(len(counts)), counts), persistent=False
         )
-        self.register_buffer("weights", torch.ones(units))
+        self.register_buffer("averaging", torch.empty(len(counts), units))
+        self.weigh(torch.ones(units))
 
     def forward(self, uniform: Tensor | None = None) -> Tensor:
         """Values in [0, 1], [units].
@@ -119,11 +119,31 @@ class Gates(nn.Module):
         return dict(zip(self.sizes, parts, strict=True))
 
     def group_means(self, values: Tensor) -> Tensor:
-        """The mean of ``values`` [units] over each group by ``weights``, [groups], differentiable."""
-        weights = self.weights.to(values)
-        zeros = values.new_zeros(len(self.sizes))
-        total = zeros.index_add(0, self.group_of, values * weights)
-        return total / zeros.index_add(0, self.group_of, weights)
+        """The weighted mean of ``values`` [units] over each group, [groups], differentiable."""
+        return self.averaging.to(values) @ values
+
+    @torch.no_grad()
+    def weigh(self, weights: Tensor) -> None:
+        """Say what each unit counts in the mean of its group; at first all count the same.
+
+        Args:
+            weights: 0 or more, [units]; where they are 0 for a whole group, its units count the same.
+
+        >>> gates = Gates({"0": 3})
+        >>> gates.weigh(torch.tensor([3.0, 1.0, 0.0]))
+        >>> gates.group_means(torch.tensor([1.0, 5.0, 9.0]))
+        tensor([2.])
+        """
+        rows = nn.functional.one_hot(self.group_of, len(self.sizes)).T.to(self.averaging)
+        weighted = rows * weights.to(rows)
+        total = weighted.sum(1, keepdim=True)
+        self.averaging.copy_(torch.where(total > 0, weighted, rows))
+        self.averaging.div_(self.averaging.sum(1, keepdim=True))
+
+    @property
+    def counted(self) -> Tensor:
+        """Whether each unit counts in the mean of its group, bool [units]."""
+        return self.averaging.sum(0) > 0
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}: {units}" for name, units in self.sizes.items())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from regraft.errors import InputError
 from regraft.gates.module import Gates
@@ -18,7 +19,7 @@ UNDECIDED = (0.1, 0.9)
 def l0_loss(gates: Gates, share: float, open_probability: Tensor | None = None) -> Tensor:
     """Mean over groups of (share - mean P[g > 0])^2 (thesis 2, section 3.2.2), a scalar.
 
-    The mean is by the gates' ``weights``: plain, as in the thesis, or by connections.
+    The means are plain, as in the thesis, or weighted (``Gates.weigh``).
 
     Args:
         gates: the gates.
@@ -31,7 +32,8 @@ def l0_loss(gates: Gates, share: float, open_probability: Tensor | None = None) 
     0.16
     """
     probability = gates.open_probability() if open_probability is None else open_probability
-    return (share - gates.group_means(probability)).square().mean()
+    means = gates.group_means(probability)
+    return F.mse_loss(means, torch.full_like(means, share))
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,8 @@ class GroupGates:
     Attributes:
         name: of the group.
         units: how many there are.
-        open: mean probability of being open by the gates' ``weights``, in [0, 1].
-        undecided: share of gates with a probability between .1 and .9, by the same weights.
+        open: mean probability of being open, in [0, 1], where units count as ``Gates.weigh`` says.
+        undecided: share of gates with a probability between .1 and .9, counted alike.
     """
 
     name: str
