@@ -130,3 +130,57 @@ def test_bad_input() -> None:
     convolution = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten())
     with pytest.raises(InputError, match="does not end with one linear layer"):
         readout_sums(convolution, [(torch.zeros(2, 1, 3, 3), torch.zeros(2, dtype=torch.int64))])
+
+
+def test_chosen_connections_are_those_that_say_most() -> None:
+    """Outputs that are each made of two of the units: they are found, and nothing is left."""
+    model, data = network(0, 0.3), batches(200)
+    k = model[2].weight.nnz
+    assert k >= 8
+    teacher = network(0)
+    teacher.load_state_dict({**teacher.state_dict(), **dense_state(model)})
+    with torch.no_grad():
+        teacher[2].weight.zero_()
+        for row in range(4):
+            teacher[2].weight[row, [row, row + 4]] = torch.tensor([3.0, -2.0], dtype=torch.float64)
+    made = refit_readout(model, [readout_sums(model, data, teacher)], choose=True, ridge=1e-12)
+    torch.testing.assert_close(made(data[0][0]), teacher(data[0][0]), rtol=1e-4, atol=1e-4)
+    assert made[2].weight.nnz == k
+    assert Topology.of(made)["0.weight"] == Topology.of(model)["0.weight"]
+
+
+def dense_state(model: nn.Sequential) -> dict[str, Tensor]:
+    weight: Any = model[0].weight
+    return {"0.weight": weight.dense().detach(), "0.bias": model[0].bias.detach()}  # type: ignore[dict-item]
+
+
+def test_choosing_is_better_than_keeping_and_counts_stay() -> None:
+    parents, data = [network(i, 0.3) for i in range(3)], batches(400)
+    merged = select_neurons(parents, Probe(batches=data), readout=9)
+    assert merged[2].weight.nnz == 9
+    assert Topology.of(merged).nnz == Topology.of(parents[0]).nnz
+    sums = [readout_sums(merged, data)]
+    x, wanted = data[0][0], nn.functional.one_hot(data[0][1], 4)
+    errors = [
+        (refit_readout(merged, sums, choose=choose)(x) - wanted).square().mean() for choose in (False, True)
+    ]
+    assert errors[1] < errors[0]
+    one, other = (refit_readout(merged, sums, choose=True) for _ in range(2))
+    assert Topology.of(one) == Topology.of(other)
+    assert one[2].weight.nnz == 9
+
+
+def test_a_dense_last_layer_has_nothing_to_choose() -> None:
+    model, data = network(0), batches()
+    sums = [readout_sums(model, data)]
+    kept, chosen = refit_readout(model, sums), refit_readout(model, sums, choose=True)
+    assert torch.equal(kept[2].weight, chosen[2].weight)
+
+
+def test_readouts_that_cannot_be() -> None:
+    parents, probe = [network(i, 0.3) for i in range(2)], Probe(batches=batches())
+    for readout in (0, -1, 10_000, True, 2.5):
+        with pytest.raises(InputError, match=r"readout is .*, but must be a whole number in \(0, "):
+            select_neurons(parents, probe, readout=readout)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"readout is 5, but the last layer '2\.weight' is dense"):
+        select_neurons([network(0), network(1)], probe, readout=5)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from regraft import positions
+from regraft.errors import InputError
 from regraft.kernels.rewiring import random_inactive
 from regraft.layers import sparsify
 from regraft.merging.keep import Scope
@@ -48,6 +49,27 @@ def within(model: M, counts: Mapping[str, int], scope: Scope, generator: torch.G
     return model
 
 
+def for_readout(counts: Mapping[str, int], last: str, k: int) -> tuple[dict[str, int], dict[str, int]]:
+    """``counts`` with ``k`` connections for the last layer and as many in all: the last layer's, the others'.
+
+    >>> for_readout({"a": 30, "b": 60, "c": 10}, "c", 28)
+    ({'c': 28}, {'a': 24, 'b': 48})
+
+    Raises:
+        InputError: the last layer is not sparse, or ``k`` leaves nothing for it or for the others.
+    """
+    if last not in counts:
+        raise InputError(f"readout is {k!r}, but the last layer '{last}' is dense: leave readout out")
+    total = sum(counts.values())
+    if isinstance(k, bool) or not isinstance(k, int) or not 0 < k < total:
+        raise InputError(
+            f"readout is {k!r}, but must be a whole number in (0, {total}), the connections that all layers "
+            "have together"
+        )
+    others = {name: n for name, n in counts.items() if name != last}
+    return {last: k}, _dealt(total - k, others)
+
+
 def _make_sparse(model: nn.Module, counts: Mapping[str, int]) -> None:
     modules = dict(model.named_modules())
     dense = {n: model.get_parameter(n) for n in counts if n not in modules}
@@ -57,7 +79,7 @@ def _make_sparse(model: nn.Module, counts: Mapping[str, int]) -> None:
 
 
 def _dealt(room: int, missing: Mapping[str, int]) -> dict[str, int]:
-    """``room`` new connections among layers, in proportion to what each misses, never more than that.
+    """``room`` connections among layers, in proportion to what each misses; not more where not all miss less.
 
     >>> _dealt(5, {"a": 2, "b": 8})
     {'a': 1, 'b': 4}

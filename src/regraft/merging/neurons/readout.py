@@ -7,47 +7,22 @@ import functools
 import itertools
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from regraft import positions
 from regraft.errors import InputError, MismatchError
-from regraft.graph.trace import trace
+from regraft.graph import Graph, trace
+from regraft.kernels.rewiring import random_inactive
 from regraft.layers import SparseLinear
 from regraft.measure import evaluating
+from regraft.merging.neurons.pursuit import pursued
+from regraft.merging.neurons.sums import ReadoutSums
 
 M = TypeVar("M", bound=nn.Module)
-
-
-@dataclass(frozen=True, eq=False)
-class ReadoutSums:
-    """What least squares needs to know of some data: sums over samples, which can be added over data sets.
-
-    Attributes:
-        layer: name of the last layer.
-        count: samples.
-        gram: sum of h h^T, float64 [units + 1, units + 1]: h is what the last layer reads, and a 1 for its
-            bias.
-        cross: sum of h t^T, float64 [units + 1, outputs]: t is what the network was to put out.
-    """
-
-    layer: str
-    count: int
-    gram: Tensor
-    cross: Tensor
-
-    def __add__(self, other: ReadoutSums) -> ReadoutSums:
-        if self.gram.shape != other.gram.shape or self.cross.shape != other.cross.shape:
-            raise MismatchError(
-                f"sums over {self.gram.shape[0] - 1} units and {self.cross.shape[1]} outputs do not add to "
-                f"sums over {other.gram.shape[0] - 1} and {other.cross.shape[1]}: take those of one merged "
-                "network"
-            )
-        return ReadoutSums(
-            self.layer, self.count + other.count, self.gram + other.gram, self.cross + other.cross
-        )
 
 
 @torch.no_grad()
@@ -71,7 +46,8 @@ def readout_sums(
     if not batches:
         raise InputError("refitting the last layer needs at least one batch: pass pairs (inputs, labels)")
     shape = tuple(batches[0][0].shape[1:])
-    name, layer = _last(network, shape)
+    name = last_layer(network, trace(network, shape))
+    layer = network.get_submodule(name)
     seen: list[Tensor] = []
     handle = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     total: ReadoutSums | None = None
@@ -101,21 +77,32 @@ def _sums(name: str, read: Tensor, wanted: Tensor) -> ReadoutSums:
     return ReadoutSums(name, len(h), h.T @ h, h.T @ wanted)
 
 
-def _last(network: nn.Module, shape: tuple[int, ...]) -> tuple[str, nn.Module]:
-    groups = [group for group in trace(network, shape) if group.fixed is not None]
-    names = list(dict.fromkeys(slot.module for group in groups for slot in group.of_kind("make")))
-    found = network.get_submodule(names[0]) if len(names) == 1 else None
-    if not isinstance(found, nn.Linear | SparseLinear):
+def last_layer(network: nn.Module, graph: Graph) -> str:
+    """Name of the linear layer that makes the network's outputs.
+
+    Raises:
+        InputError: there is none, or several.
+    """
+    slots = [slot for group in graph if group.fixed is not None for slot in group.of_kind("make")]
+    names = list(dict.fromkeys(slot.module for slot in slots))
+    if len(names) != 1 or not isinstance(network.get_submodule(names[0]), nn.Linear | SparseLinear):
         raise InputError(
             f"the {type(network).__name__} does not end with one linear layer, so its readout has no closed "
             "form: train it instead"
         )
-    return names[0], found
+    return names[0]
 
 
 @torch.no_grad()
-def refit_readout(network: M, sums: Sequence[ReadoutSums], *, ridge: float = 1e-3) -> M:
-    """A copy of the network whose last layer's values are those of least squares; its connections stay.
+def refit_readout(
+    network: M,
+    sums: Sequence[ReadoutSums],
+    *,
+    choose: bool = False,
+    ridge: float = 1e-3,
+    generator: torch.Generator | None = None,
+) -> M:
+    """A copy of the network whose last layer's values are those of least squares.
 
     For each output the weights w and bias on its connections, together v, minimise
 
@@ -126,7 +113,11 @@ def refit_readout(network: M, sums: Sequence[ReadoutSums], *, ridge: float = 1e-
 
     Args:
         sums: of ``readout_sums``, one or several, which are added up: no owner's samples are seen.
+        choose: whether a sparse last layer's connections are chosen anew, as many as there are: one after the
+            other the one that lowers the squared error most, after the values so far have been fitted
+            (orthogonal matching pursuit, Pati et al. 1993).
         ridge: how strongly values stay where they were, relative to each input's size; positive.
+        generator: for the positions of connections that nothing can be said with, which get the value 0.
 
     >>> a, b = (nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)).double() for _ in range(2))
     >>> b[0].load_state_dict(a[0].state_dict())
@@ -157,8 +148,21 @@ def refit_readout(network: M, sums: Sequence[ReadoutSums], *, ridge: float = 1e-
         )
     if layer.bias is None:
         total = replace(total, gram=total.gram[:-1, :-1], cross=total.cross[:-1])
+    if choose and isinstance(layer, SparseLinear):
+        _choose(layer, total, ridge, generator)
     _solve(layer, total, ridge)
     return made
+
+
+def _choose(layer: SparseLinear, sums: ReadoutSums, ridge: float, generator: torch.Generator | None) -> None:
+    """As many connections as there are, the best of all; those that stay keep their values, new ones are 0."""
+    weight = layer.weight
+    chosen = pursued(sums, weight.nnz, layer.bias is not None, ridge)
+    seeded = torch.Generator().manual_seed(0) if generator is None else generator
+    spare = random_inactive(chosen, weight.size, weight.nnz - chosen.numel(), seeded)
+    index = positions.union(chosen, spare).to(weight.index.device)
+    fresh = int((~positions.contains(weight.index, index)).sum())
+    weight.rewire(index, weight.values.new_zeros(fresh))
 
 
 def _solve(layer: Any, sums: ReadoutSums, ridge: float) -> None:

@@ -15,7 +15,8 @@ from regraft.graph import Graph, concatenate, take, trace
 from regraft.merging.keep import Density, Scope, budgets, check_scope
 from regraft.merging.networks import Network, Source, layers_of, opened
 from regraft.merging.neurons import scores
-from regraft.merging.neurons.budget import within
+from regraft.merging.neurons.budget import for_readout, within
+from regraft.merging.neurons.readout import last_layer
 from regraft.merging.neurons.scores import UnitScore
 from regraft.probe import Probe
 from regraft.select import top
@@ -32,6 +33,7 @@ def select_neurons(
     share: Share = "each",
     density: Density = "keep",
     scope: Scope = "global",
+    readout: int | None = None,
     graph: Graph | None = None,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
@@ -58,6 +60,9 @@ def select_neurons(
         scope: ``"global"``: the connections are counted, and the smallest cut, in all layers together;
             ``"layer"``: in each layer alone. A sparse output layer has few connections, and N parents' best
             outputs need N times as many: counted alone it decides what is lost.
+        readout: connections of a sparse last layer, which the other layers give up; None: as ``scope`` has
+            it. Where the parents know different classes, a last layer that is chosen and refitted to labels
+            (``refit_readout``) needs more than theirs.
         graph: the networks' groups; default: ``graph.trace`` of the first.
         generator: for new connections' positions, equal scores and random scores; the same seed gives the
             same network, and without one it is always the same.
@@ -74,9 +79,9 @@ def select_neurons(
     (30, True)
 
     Raises:
-        InputError: fewer than two networks, an unknown score, share, scope or density, no data for a score
-            that needs it, scores that are NaN, weights that are NaN or infinite, a model that cannot be
-            traced or concatenated.
+        InputError: fewer than two networks, an unknown score, share, scope or density, a readout that is out
+            of range or of a dense layer, no data for a score that needs it, scores that are NaN, weights that
+            are NaN or infinite, a model that cannot be traced or concatenated.
         MismatchError: the networks differ in architecture, or probes or scores do not belong to them.
         FileError: a file cannot be read.
     """
@@ -100,7 +105,13 @@ def select_neurons(
         for group in graph.free
     }
     merged = take(large, groups, units, spec=getattr(models[0], "spec", None))
-    return merged if counts is None else within(merged, counts, scope, generator)
+    if counts is None:
+        return merged
+    if readout is None:
+        return within(merged, counts, scope, generator)
+    last = last_layer(merged, graph) + ".weight"
+    own, others = for_readout(counts, last, readout)
+    return within(within(merged, own, "layer", generator), others, scope, generator)
 
 
 def _check_finite(parents: Sequence[Network]) -> None:
