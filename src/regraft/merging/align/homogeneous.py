@@ -68,7 +68,7 @@ def scalable(model: nn.Module, input_shape: Sequence[int]) -> list[Scalable]:
         InputError: the model cannot be traced.
         MismatchError: the model does not take samples of ``input_shape``.
     """
-    module = traced(model, input_shape, leaves=(Subsample,), purpose="be followed")
+    module = traced(model, input_shape, leaves=(Subsample,), purpose="be scaled")
     walk = _Walk(dict(module.named_modules()))
     for node in module.graph.nodes:
         walk.visit(node)

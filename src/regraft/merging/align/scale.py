@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from regraft import graph as graphs
+from regraft.errors import InputError
 from regraft.graph import Graph, Group, Slot
 from regraft.merging.align.homogeneous import Scalable, scalable
 from regraft.merging.networks import open_network
@@ -95,12 +96,11 @@ class _Share:
 
 def _shares(model: nn.Module, graph: Graph) -> list[_Share]:
     modules = dict(model.named_modules())
-    found = [
-        _share(group, activations, modules)
-        for activations in scalable(model, graph.input_shape)
-        if activations.blocked is None
-        for group in graph
-    ]
+    try:
+        sets = [s for s in scalable(model, graph.input_shape) if s.blocked is None]
+    except InputError as error:
+        raise InputError(f"{error}. To merge it as it is, pass normalise=False") from error
+    found = [_share(group, activations, modules) for activations in sets for group in graph]
     return [share for share in found if share.up]
 
 
