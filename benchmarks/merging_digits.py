@@ -14,7 +14,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from scipy.stats import ttest_1samp
@@ -29,10 +28,9 @@ from regraft.merging.neurons import Ensemble
 from regraft.probe import Probe
 from regraft.train import Recipe, Teachers, train_recipe
 
-NETWORKS, SAMPLES, EPOCHS, AFTER = 5, 500, 20, 5
-BASE = Recipe(
-    "mlp:in-256-256-classes", allocate="uniform", lr=0.1, batch_size=32, epochs=EPOCHS, evolve="none",
-)  # fmt: skip
+NETWORKS, SAMPLES = 5, 500
+BASE = Recipe("mlp:in-256-256-classes", allocate="uniform", lr=0.1, batch_size=32, epochs=20, evolve="none")
+TUNING = replace(BASE, epochs=5, lr=0.05, lr_schedule="cosine")
 SETTINGS: dict[str, Recipe] = {
     "adam": replace(BASE, optimizer="adam", lr=1e-3, epochs=30),
     "sgd": BASE,
@@ -50,6 +48,8 @@ COMPARED = {
     "to the mean - to the first": ("aligned to the mean", "aligned"),
     "taught - labels": ("aligned, 5 epochs, taught", "aligned, 5 epochs"),
     "evolving - fixed": ("aligned, 5 epochs of SET", "aligned, 5 epochs"),
+    "aligned - naive, after 5 epochs": ("aligned, 5 epochs", "naive, 5 epochs"),
+    "repaired - aligned, after 5 epochs": ("aligned, repaired, 5 epochs", "aligned, 5 epochs"),
     "aligned, 5 epochs - best parent, 5 epochs": ("aligned, 5 epochs", "best parent, 5 epochs"),
 }
 """Pairs of the same groups of networks, of which the differences are tested."""
@@ -75,13 +75,8 @@ def figures_of(parents: list[nn.Module], digits: Data, group: int) -> dict[str, 
     def accuracy(model: nn.Module) -> float:
         return 100 * measure.evaluate(model, digits.test)["accuracy"]
 
-    def tuned(model: nn.Module, **changes: Any) -> float:
-        recipe = replace(BASE, epochs=AFTER, lr=0.1, seed=group, **changes)
-        return accuracy(train_recipe(recipe, digits, model=copy.deepcopy(model)).model)
-
-    def taught(model: nn.Module) -> float:
-        recipe = replace(BASE, epochs=AFTER, lr=0.1, seed=group)
-        teachers = Teachers(parents)
+    def tuned(model: nn.Module, evolve: str = "none", teachers: Teachers | None = None) -> float:
+        recipe = replace(TUNING, seed=group, evolve=evolve)
         return accuracy(train_recipe(recipe, digits, model=copy.deepcopy(model), teachers=teachers).model)
 
     each = [accuracy(parent) for parent in parents]
@@ -110,14 +105,13 @@ def figures_of(parents: list[nn.Module], digits: Data, group: int) -> dict[str, 
         "aligned by activations": accuracy(merge(by_data, "average")),
         "aligned by activations, repaired": accuracy(repair(merge(by_data, "average"), by_data, [x])),
         "aligned, 5 epochs": tuned(merged),
-        "aligned, 5 epochs of SET": tuned(merged, evolve="set"),
-        "aligned, 5 epochs, taught": taught(merged),
+        "aligned, repaired, 5 epochs": tuned(repair(merged, aligned, [x])),
+        "aligned, 5 epochs of SET": tuned(merged, "set"),
+        "aligned, 5 epochs, taught": tuned(merged, teachers=Teachers(parents)),
         "overlap before": 100 * overlap(parents),
         "overlap after": 100 * overlap(aligned),
     }
-    ranked = {
-        "connectivity": "connectivity", "strength": "connectivity:importance=strength",
-    }  # fmt: skip
+    ranked = {"connectivity": "connectivity", "strength": "connectivity:importance=strength"}
     for name, score in ranked.items():
         found[f"aligned, score {name}"] = accuracy(merge(aligned, "average", score=score))
     for name, share in (("half", 0.5), ("a tenth", 0.1)):
