@@ -1,7 +1,8 @@
 """Networks that the merging benchmarks start from: thesis 1's five classes, in shards or not, trained once.
 
 Fashion-MNIST, 5 classes x 1000 training images, 784-392-196-5, ReLU, uniform sparsity of each layer, SET
-after every epoch. A trained network is kept as a file, so that studies share parents and interrupted ones go on.
+after every epoch. A trained network is kept as a file, so that studies share it and go on where they were
+interrupted.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ come near one network trained on all the data?
     python benchmarks/merging_disjoint.py --seeds 10 --table     # of the cells that are there
 
 Fashion-MNIST, 5 classes x 1000 training images, 784-392-196-5, sparsity .95 and .99; parents and the one
-network train for 60 epochs, SET after each. A cell is one sparsity, one way to split the data and one seed; it
-is a line of --out, so that an interrupted study goes on. No selection sees data: units are scored, and the last
-layer's sums are computed, on each parent's own shard. See docs/results/merging-disjoint.md.
+network train for 60 epochs, SET after each. A cell is one sparsity, one way to split the data and one seed;
+it is a line of --out, so that an interrupted study goes on. No selection sees data: units are scored, and the
+last layer's sums are computed, on each parent's own shard. See docs/results/merging-disjoint.md.
 """
 
 from __future__ import annotations

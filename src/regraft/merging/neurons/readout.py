@@ -155,7 +155,7 @@ def refit_readout(
 
 
 def _choose(layer: SparseLinear, sums: ReadoutSums, ridge: float, generator: torch.Generator | None) -> None:
-    """As many connections as there are, the best of all; those that stay keep their values, new ones are 0."""
+    """As many connections as there are, the best of all; old ones keep their values, new ones are 0."""
     weight = layer.weight
     chosen = pursued(sums, weight.nnz, layer.bias is not None, ridge)
     seeded = torch.Generator().manual_seed(0) if generator is None else generator
