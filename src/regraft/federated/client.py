@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from regraft import graph, losses
+from regraft import graph, losses, measure
 from regraft.data import Loader, Split
 from regraft.errors import InputError, unknown
 from regraft.evolve import METHODS, RandomGrowth, method
@@ -136,6 +136,8 @@ def local_round(
     batch_size = min(local.batch_size or len(data), len(data))
     loader = Loader(data, batch_size, generator=seeds.stream(own, "order"))
     with own_random_numbers(device, seeds.derived(own, "dropout")):
+        with measure.evaluating(trained), torch.no_grad():
+            measure.forward_checked(trained, data.x[:1], data.y.max()[None])
         _evolve(trained, data, loss, optimizer, local, round, seed, own)
         step = make_step(trained, loss, optimizer)
         for _ in range(local.epochs):
