@@ -168,6 +168,17 @@ def test_batch_normalisation_is_repaired(tmp_path: Path) -> None:
     assert not any(torch.equal(before[name], after[name]) for name in statistics)
 
 
+def test_a_dense_network_has_no_topology_to_evolve(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [network(tmp_path / f"d{seed}", seed, density=None) for seed in range(2)]
+    tuning = ("--finetune", 1, "--finetune-evolve", "set")
+    text = failure(capsys, "merge", *paths, *tuning, "--out", tmp_path / "m")
+    assert "the merged network is dense: no topology can evolve" in text
+    merged(tmp_path, *paths, *tuning, "--density", 0.2)
+    assert Topology.of(load(tmp_path / "m"))["fc1.weight"].nnz == round(0.2 * 768)
+
+
 def test_networks_of_different_data_need_the_name_of_a_set(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
