@@ -44,7 +44,7 @@ LARGE = Recipe(
     epochs=2, evolve="set",
 )  # fmt: skip
 RULES = ("average", "magnitude", "random")
-NOISES = (0.0, 0.1, 0.3)
+NOISES = (0.0, 0.1)
 DENSITIES = (0.01, 0.02, 0.05)
 
 
