@@ -5,13 +5,15 @@
 Two networks are put side by side, as merging does. Steps are those of merging by gates: forward, loss with
 the L0 term, backward, SGD with momentum over weights and gates. Beside regraft's way, in which a number for
 each unit and step multiplies what reads the unit, stands that of thesis 2: a gate layer that draws a number
-for each unit and sample and multiplies the activations. All ways run in turn within one process; each number is a
-median over rounds, each ratio is taken round by round.
+for each unit and sample and multiplies the activations. All ways run in turn within one process; each number
+is a median over rounds, each ratio is taken round by round.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -23,7 +25,6 @@ from regraft import gates, graph, models, sparsify
 from regraft.losses import CrossEntropy
 from regraft.train.step import make_step
 
-LOSS = CrossEntropy()
 WITHOUT, WITH, PER_SAMPLE = "without gates", "with gates", "a number for each sample"
 
 
@@ -89,6 +90,17 @@ class PerSample(nn.Module):
         return self.model(x)
 
 
+@dataclass(frozen=True)
+class Loss:
+    """Cross-entropy, with the L0 term where there are gates; as a loss of its own it takes no fused step."""
+
+    gates: gates.Gates | None
+
+    def __call__(self, output: Tensor, y: Tensor) -> Tensor:
+        value = CrossEntropy()(output, y)
+        return value if self.gates is None else value + 0.1 * gates.l0_loss(self.gates, 0.5)
+
+
 def steps(net: Network) -> dict[str, Callable[[], object]]:
     """A step of each way, each with a network of its own."""
     generator = torch.Generator().manual_seed(0)
@@ -97,15 +109,14 @@ def steps(net: Network) -> dict[str, Callable[[], object]]:
     for way in (WITHOUT, WITH, PER_SAMPLE):
         model, groups = big_student(net)
         wrapped: nn.Module = model
-        loss: Callable[[Tensor, Tensor], Tensor] = lambda output, y: LOSS(output, y)  # an ordinary step
+        own: gates.Gates | None = None
         if way != WITHOUT:
             wrapped = gates.Gated(model, groups) if way == WITH else PerSample(model, groups)
             own = wrapped.gates
-            loss = lambda output, y, own=own: LOSS(output, y) + 0.1 * gates.l0_loss(own, 0.5)
         wrapped.train()
         optimizer = torch.optim.SGD(wrapped.parameters(), lr=1e-3, momentum=0.9)
-        step = make_step(wrapped, loss, optimizer)
-        jobs[way] = lambda step=step: step(x, y)
+        step = make_step(wrapped, Loss(own), optimizer)
+        jobs[way] = partial(step, x, y)
     return jobs
 
 

@@ -6,14 +6,15 @@ import copy
 import math
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from regraft import Evolve, Topology, data, models
-from regraft.errors import InputError, MismatchError
+from regraft import Evolve, Topology, data, models, save
+from regraft.errors import FileError, InputError, MismatchError
 from regraft.gates import GatesWarning, Student, merge, set_evolution
 
 MakeNet = Callable[..., nn.Module]
@@ -22,7 +23,7 @@ Batches = list[tuple[Tensor, Tensor]]
 QUICK: dict[str, Any] = {"merge_epochs": 3, "finetune_epochs": 2, "lr": 0.05}
 
 
-def quick(networks: list[nn.Module], batches: Any, loss: Any = "cross-entropy", **options: Any) -> Student:
+def quick(networks: Any, batches: Any, loss: Any = "cross-entropy", **options: Any) -> Student:
     """A merge that is over soon, whose gates have no time to come to their share."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GatesWarning)
@@ -142,6 +143,14 @@ def test_a_data_set_is_evaluated_on_the_way(net: MakeNet) -> None:
     assert set(student.evaluation["student"]) == {"accuracy", "loss", "n"}
 
 
+def test_files_do_as_well_as_models(net: MakeNet, batches: Batches, tmp_path: Path) -> None:
+    parents = [net(seed) for seed in range(2)]
+    paths = [tmp_path / f"{i}.safetensors" for i in range(2)]
+    for parent, path in zip(parents, paths, strict=True):
+        save(parent, path)
+    assert same(quick(paths, batches).model, quick(parents, batches).model)
+
+
 def test_networks_keep_their_mode(net: MakeNet, batches: Batches) -> None:
     parents = [net(0).eval(), net(1)]
     assert not quick(parents, batches).model.training
@@ -160,6 +169,8 @@ def test_networks_keep_their_mode(net: MakeNet, batches: Batches) -> None:
         ({"lambda_rate": math.nan}, "lambda_rate is nan"),
         ({"loss": "crossentropy"}, "unknown loss"),
         ({"seed": -1}, "seed is -1"),
+        ({"scope": "all"}, "scope is 'all'"),
+        ({"count": "weights"}, "count is 'weights'"),
     ],
 )
 def test_values_out_of_range_are_refused(
@@ -172,8 +183,8 @@ def test_values_out_of_range_are_refused(
 def test_one_network_and_things_that_are_none_are_refused(net: MakeNet, batches: Batches) -> None:
     with pytest.raises(InputError, match="two networks or more, but got 1"):
         merge([net(0)], batches)
-    with pytest.raises(InputError, match="takes models, not a str"):
-        merge([net(0), "b.safetensors"], batches)  # type: ignore[list-item]
+    with pytest.raises(FileError, match=r"nowhere.safetensors"):
+        merge([net(0), "nowhere.safetensors"], batches)
 
 
 def test_networks_of_other_architectures_are_refused(net: MakeNet, batches: Batches) -> None:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from regraft import SparseWeight, Topology
+from regraft import Topology
 from regraft.errors import InputError
 from regraft.gates import Gated, Gates
-from regraft.gates.compress import best_units, compress, mean_counts, restore_counts
+from regraft.gates.compress import best_units, compress
 from regraft.graph import trace
 
 MakeNet = Callable[..., nn.Module]
@@ -57,24 +57,15 @@ def test_folding_takes_over_gates_that_are_half_open(net: MakeNet) -> None:
     assert torch.allclose(compress(gated, everything)(x), model(x), atol=1e-6)
 
 
-def test_counts_are_cut_by_magnitude_and_filled_up_with_zeros(net: MakeNet) -> None:
+def test_counts_are_restored(net: MakeNet) -> None:
     model = net(0, 0.4)
-    weight = model.fc1.weight
-    assert isinstance(weight, SparseWeight)
-    old = weight.dense()
-    restore_counts(model, {"fc1.weight": weight.nnz - 5, "fc2.weight": 60})
-    assert model.fc2.weight.nnz == 60
-    assert int((model.fc2.weight.values == 0).sum()) == 60 - int((model.fc2.weight.dense() != 0).sum())
-    cut = old[model.fc1.weight.dense() == 0]
-    assert cut.abs().max() <= model.fc1.weight.values.abs().min()
-
-
-def test_mean_counts_round_half_up(net: MakeNet) -> None:
-    a, b = net(0, 0.4), net(1, 0.4)
-    b.fc1.weight.replace(b.fc1.weight.index[1:], b.fc1.weight.values[1:])
-    expected = {n: c.nnz for n, c in Topology.of(a).items()}
-    assert mean_counts([a, b]) == expected
-    assert mean_counts([net(0)]) == {}
+    gates = Gates({"fc1": 10, "fc2": 8}, location=9.0)
+    nnz = {n: c.nnz for n, c in Topology.of(model).items()}
+    counts = {**nnz, "fc1.weight": nnz["fc1.weight"] - 5, "fc2.weight": 60}
+    small = compress(Gated(model, trace(model), gates), {"fc1": 10, "fc2": 8}, counts)
+    assert {n: c.nnz for n, c in Topology.of(small).items()} == counts
+    small = compress(Gated(model, trace(model), gates), {"fc1": 10, "fc2": 8}, counts, scope="global")
+    assert Topology.of(small).nnz == sum(counts.values())
 
 
 def test_units_without_connections_are_kept_last() -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from regraft import merging
 from regraft.errors import InputError
-from regraft.evolve import Context, RandomGrowth
 from regraft.gates.gated import Gated, attribute, axis_entries
 from regraft.gates.module import Gates
 from regraft.graph import Graph, take
-from regraft.schedules import Progress
+from regraft.merging.keep import Scope
+from regraft.merging.neurons.budget import within
 from regraft.weight import SparseWeight
 
 
@@ -62,6 +61,7 @@ def compress(
     counts: Mapping[str, int] | None = None,
     *,
     spec: Mapping[str, Any] | None = None,
+    scope: Scope = "layer",
     fold: bool = False,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
@@ -74,6 +74,7 @@ def compress(
             closed go, the weakest go where there still are more, and connections of value 0 at random
             positions fill up where there are fewer.
         spec: what a network of the kept sizes is built from, so that it can be saved.
+        scope: whether the connections are counted in each ``"layer"``, or ``"global"``, in all together.
         fold: whether the units' readers take over the gates' values. The thesis drops the gates (section
             3.2.3), which is the same where they are open wholly; where they are not, training goes on better
             from weights that no half-closed gate has made small.
@@ -88,9 +89,7 @@ def compress(
         big = deepcopy(big)
         disconnect(big, gated.graph, closed_units(gated.gates))
     model = take(big, gated.graph, units, spec=spec)
-    if counts:
-        restore_counts(model, counts, generator)
-    return model
+    return within(model, counts or {}, scope, generator)
 
 
 @torch.no_grad()
@@ -115,32 +114,3 @@ def disconnect(model: nn.Module, graph: Graph, cut: Mapping[str, Tensor]) -> Non
                 lost[slot.offset : stop] = units.repeat_interleave(slot.repeat)
                 stays = ~lost.to(weight.index.device)[axis_entries(weight, slot.axis)]
                 weight.replace(weight.index[stays], weight.values[stays])
-
-
-def mean_counts(networks: Sequence[nn.Module]) -> dict[str, int]:
-    """Connections of each sparse weight, the mean of the networks, rounded half up."""
-    totals: dict[str, int] = {}
-    for network in networks:
-        for name, weight in network.named_modules():
-            if isinstance(weight, SparseWeight):
-                totals[name] = totals.get(name, 0) + weight.nnz
-    return {name: (2 * total + len(networks)) // (2 * len(networks)) for name, total in totals.items()}
-
-
-@torch.no_grad()
-def restore_counts(
-    model: nn.Module, counts: Mapping[str, int], generator: torch.Generator | None = None
-) -> None:
-    """Give each sparse weight as many connections as ``counts`` says, in place: the strongest stay, and new
-    ones start at 0 at random positions."""
-    generator = torch.Generator().manual_seed(0) if generator is None else generator
-    merging.resparsify(model, counts=counts, generator=generator)
-    for name, count in counts.items():
-        weight = model.get_submodule(name)
-        assert isinstance(weight, SparseWeight)
-        missing = count - weight.nnz
-        if missing > 0:
-            context = Context(name, generator, Progress(0, None))
-            growth = RandomGrowth("zeros")(weight, weight.index, missing, context)
-            union = torch.cat([weight.index, growth.index]).sort().values
-            weight.rewire(union, growth.values)

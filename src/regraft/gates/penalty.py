@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,8 @@ from regraft.gates.module import Gates
 
 UNDECIDED = (0.1, 0.9)
 """Between these probabilities of being open a gate has not decided."""
+
+TOLERANCE = 0.2  # of the share: how far the mean of a group may end from it without a warning
 
 
 def l0_loss(gates: Gates, share: float, open_probability: Tensor | None = None) -> Tensor:
@@ -118,3 +121,23 @@ def decided(gates: Gates) -> list[GroupGates]:
         GroupGates(name, units, opened, undecided)
         for (name, units), (opened, undecided) in zip(gates.sizes.items(), means, strict=True)
     ]
+
+
+class GatesWarning(UserWarning):
+    """The gates did not do what they were trained for; what they chose is close to chance."""
+
+
+def warn_unless_constrained(gates: Gates, share: float) -> None:
+    """Warn where the mean probability of an open gate of some group is far from ``share``: the units that are
+    cut then matter to the network, or units are kept that are closed."""
+    far = [group for group in decided(gates) if abs(group.open - share) > TOLERANCE * share]
+    if far:
+        worst = max(far, key=lambda group: abs(group.open - share))
+        direction = "higher" if worst.open > share else "lower"
+        warnings.warn(
+            f"the gates of {len(far)} of {len(gates.sizes)} groups did not come to the share {share:.3g} of "
+            f"open ones (group '{worst.name}' ended at {worst.open:.3g}), so cutting the others changes the "
+            f"network: take more merge_epochs, or a {direction} lambda_rate or gate_lr",
+            GatesWarning,
+            stacklevel=3,
+        )
