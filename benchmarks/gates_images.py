@@ -85,7 +85,7 @@ PROBLEMS = {
     "lenet-fashion": Problem(fashion, LENET),
     "lenet-cifar": Problem(cifar, replace(LENET, epochs=150)),
     "resnet-cifar": Problem(
-        small_cifar, replace(LENET, model="resnet-20", activation="relu", lr=0.1, epochs=60)
+        small_cifar, replace(LENET, model="resnet-20", activation="relu", lr=0.1, epochs=36)
     ),
 }
 

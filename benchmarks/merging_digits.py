@@ -35,6 +35,7 @@ SETTINGS: dict[str, Recipe] = {
     "adam": replace(BASE, optimizer="adam", lr=1e-3, epochs=30),
     "sgd": BASE,
     "set": replace(BASE, evolve="set", rate="exd"),
+    "resnet": replace(BASE, model="resnet-8", lr_schedule="cosine", epochs=6, batch_size=64),
 }
 """How the parents are trained."""
 
@@ -56,8 +57,9 @@ COMPARED = {
 
 
 def parents_of(setting: str, density: float, group: int, digits: Data) -> list[nn.Module]:
-    recipe = replace(SETTINGS[setting], density=density)
-    seeds = range(NETWORKS * group, NETWORKS * (group + 1))
+    full = density == 1.0
+    recipe = replace(SETTINGS[setting], dense=full, density=None if full else density)
+    seeds = range(NETWORKS * group, NETWORKS * group + (2 if setting == "resnet" else NETWORKS))
     return [train_recipe(replace(recipe, seed=seed), digits).model for seed in seeds]
 
 
@@ -108,14 +110,39 @@ def figures_of(parents: list[nn.Module], digits: Data, group: int) -> dict[str, 
         "aligned, repaired, 5 epochs": tuned(repair(merged, aligned, [x])),
         "aligned, 5 epochs of SET": tuned(merged, "set"),
         "aligned, 5 epochs, taught": tuned(merged, teachers=Teachers(parents)),
-        "overlap before": 100 * overlap(parents),
-        "overlap after": 100 * overlap(aligned),
     }
     ranked = {"connectivity": "connectivity", "strength": "connectivity:importance=strength"}
+    found |= {"overlap before": 100 * overlap(parents), "overlap after": 100 * overlap(aligned)}
     for name, score in ranked.items():
         found[f"aligned, score {name}"] = accuracy(merge(aligned, "average", score=score))
     for name, share in (("half", 0.5), ("a tenth", 0.1)):
         found[f"aligned, {name} of the biases"] = accuracy(merge(aligned, "average", bias_density=share))
+    return found
+
+
+def few_figures(parents: list[nn.Module], digits: Data, group: int) -> dict[str, float]:
+    """Merged, repaired and fine-tuned only: of dense networks, and of those with batch normalisation, whose
+    repair is to measure its statistics anew."""
+    generator = torch.Generator().manual_seed(group)
+    x, y = digits.train[torch.randperm(len(digits.train), generator=generator)[:SAMPLES]]
+
+    def accuracy(model: nn.Module) -> float:
+        return 100 * measure.evaluate(model, digits.test)["accuracy"]
+
+    each = [accuracy(parent) for parent in parents]
+    found = {"parents, mean": statistics.fmean(each), "best parent": max(each)}
+    probe = Probe(batches=[(x, y)])
+    networks = {
+        "naive": parents,
+        "aligned": WeightMatching()(parents, probe=probe),
+        "aligned by activations": ActivationMatching()(parents, probe=probe),
+    }
+    for name, models in networks.items():
+        merged = merge(models, "average")
+        repaired = repair(merged, models, [x])
+        found[name], found[f"{name}, repaired"] = accuracy(merged), accuracy(repaired)
+        tuned = train_recipe(replace(TUNING, seed=group), digits, model=repaired).model
+        found[f"{name}, repaired, 5 epochs"] = accuracy(tuned)
     return found
 
 
@@ -124,10 +151,12 @@ def run(path: Path, settings: Sequence[str], density: float, groups: int) -> Non
     done = {(c["setting"], c["density"], c["group"], c["networks"]) for c in read_cells(path)}
     for group in range(groups):
         for setting in settings:
-            missing = [n for n in (2, NETWORKS) if (setting, density, group, n) not in done]
+            sizes = (2,) if setting == "resnet" else (2, NETWORKS)
+            missing = [n for n in sizes if (setting, density, group, n) not in done]
             parents = parents_of(setting, density, group, digits) if missing else []
             for n in missing:
-                row = figures_of(parents[:n], digits, group)
+                look = few_figures if setting == "resnet" or density == 1.0 else figures_of
+                row = look(parents[:n], digits, group)
                 add_cell(
                     path,
                     {"setting": setting, "density": density, "group": group, "networks": n, "figures": row},
@@ -151,7 +180,7 @@ def show(path: Path) -> None:
             found = [row[name] for row in rows]
             print(f"| {name} | {statistics.fmean(found):.1f} ({spread(found):.1f}) |")
         print("\npaired differences, standard error, p\n")
-        for what, (one, other) in COMPARED.items():
+        for what, (one, other) in COMPARED.items() if "ensemble" in rows[0] else ():
             apart = [row[one] - row[other] for row in rows]
             p = ttest_1samp(apart, 0.0).pvalue if spread(apart) else 1.0
             error = spread(apart) / len(apart) ** 0.5
@@ -168,7 +197,9 @@ def main() -> None:
     parser.add_argument(
         "--settings", default=",".join(SETTINGS), help="how parents are trained (default all)"
     )
-    parser.add_argument("--density", type=float, default=0.1, help="of the parents (default 0.1)")
+    parser.add_argument(
+        "--density", type=float, default=0.1, help="of the parents, 1 for dense (default 0.1)"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/merging-digits.jsonl"))
     parser.add_argument("--table", action="store_true", help="print what is there and run nothing")
     chosen = parser.parse_args()

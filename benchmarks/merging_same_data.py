@@ -1,11 +1,11 @@
-"""Merging two sparse networks that were trained on the same data, fine-tuned, against all that the same number
-of epochs can buy.
+"""Merging two sparse networks that were trained on the same data, fine-tuned, against all that as many epochs
+can buy.
 
     REGRAFT_DATA=... OMP_NUM_THREADS=1 python benchmarks/merging_same_data.py --seeds 10
     python benchmarks/merging_same_data.py --seeds 10 --table     # of the cells that are there
 
-Fashion-MNIST, 5 classes x 1000 training images, 784-392-196-5, sparsity .90, .95 and .99. Two parents train for
-30 epochs each and what becomes of them for 30 more, SET after each: 90 in all, as many as one network gets.
+Fashion-MNIST, 5 classes x 1000 training images, 784-392-196-5, sparsity .90, .95 and .99. Two parents train
+for 30 epochs each and what becomes of them for 30 more, SET after each: 90 in all, which one network has too.
 A cell is one sparsity and one seed; it is a line of --out, so that an interrupted study goes on. See
 docs/results/merging-same-data.md.
 """
