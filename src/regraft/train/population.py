@@ -108,6 +108,9 @@ def train(
     task = _Task(stack, x, y, losses.by_name(loss) if isinstance(loss, str) else loss, penalty, draw, made)
     orders = [streams.stream(seed, "order") for seed in (chosen[:1] if same_order else chosen)]
     histories = [History() for _ in chosen]
+    # glibc gives the space of large arrays back at once and then gets it anew page by page, which can take as
+    # long as the step itself, unless it has seen an array of almost 32 MiB come and go
+    torch.empty(2**23 - 2**16)
     with own_random_numbers(x.device, streams.derived(chosen[0], "dropout")):
         for epoch in range(epochs):
             started = time.perf_counter()
