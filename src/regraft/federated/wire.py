@@ -62,8 +62,7 @@ def encode(update: Update, plan: Plan, dtype: str = "float32", base: Topology | 
         InputError: an unknown type, or values that it cannot hold.
         MismatchError: the update is of another architecture.
     """
-    if dtype not in TYPES:
-        raise unknown("type of values", dtype, TYPES)
+    check_type(dtype)
     plan.check(update)
     flags = (_BASE if base is not None else 0) | (_STATISTICS if update.statistics else 0)
     code = list(TYPES).index(dtype)
@@ -83,6 +82,12 @@ def encode(update: Update, plan: Plan, dtype: str = "float32", base: Topology | 
     parts.append(_statistics(update.statistics) if update.statistics else b"")
     body = b"".join(parts)
     return body + hashlib.blake2b(body, digest_size=_CHECK).digest()
+
+
+def check_type(dtype: str) -> None:
+    """Raise InputError unless values can be sent in this type."""
+    if dtype not in TYPES:
+        raise unknown("type of values", dtype, TYPES)
 
 
 def fingerprint(topology: Topology) -> bytes:
