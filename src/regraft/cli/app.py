@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "regraft.cli.train",
     "prune": "regraft.cli.prune",
     "merge": "regraft.cli.merge",
+    "tournament": "regraft.cli.tournament",
     "evaluate": "regraft.cli.evaluate",
     "compare": "regraft.cli.compare",
     "distance": "regraft.cli.distance",

@@ -80,9 +80,9 @@ class Plan:
     share: Share
     gates: bool
     merge_epochs: int
-    gate_lr: float
+    gate_lr: float | None
     lambda_start: float
-    lambda_rate: float
+    lambda_rate: float | None
     repair: str
     samples: int
     finetune: int
@@ -247,9 +247,10 @@ _OPTIONS = (
     click.option("--gates", is_flag=True,
                  help="Instead of the rules: train gates that learn which units are needed."),
     _count("--merge-epochs", 50, "Of --gates: epochs with gates."),
-    _number("--gate-lr", 0.1, "Of --gates: learning rate of the gates."),
+    _number("--gate-lr", None, "Of --gates: learning rate of the gates.  [default: by the number of steps]"),
     _number("--lambda-start", 0.05, "Of --gates: weight of the L0 loss in the first epoch."),
-    _number("--lambda-rate", 0.05, "Of --gates: how fast that weight rises."),
+    _number("--lambda-rate", None,
+            "Of --gates: how fast that weight rises.  [default: to 16 within --merge-epochs]"),
     _text("--repair", "none",
           "Measure batch normalisation anew (bn), or give all hidden units the parents' mean and spread too "
           "(repair).", "none|bn|repair"),

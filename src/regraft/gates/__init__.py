@@ -7,6 +7,7 @@ from regraft.gates.hard_concrete import HardConcrete
 from regraft.gates.module import Gates
 from regraft.gates.penalty import GatesWarning, GroupGates, Rising, decided, l0_loss
 from regraft.gates.stages import Evolution, set_evolution
+from regraft.gates.tournament import Match, Tournament, tournament
 
 __all__ = [
     "Evolution",
@@ -15,8 +16,10 @@ __all__ = [
     "GatesWarning",
     "GroupGates",
     "HardConcrete",
+    "Match",
     "Rising",
     "Student",
+    "Tournament",
     "best_units",
     "compress",
     "decided",
@@ -24,4 +27,5 @@ __all__ = [
     "l0_loss",
     "merge",
     "set_evolution",
+    "tournament",
 ]
