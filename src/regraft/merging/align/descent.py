@@ -101,15 +101,24 @@ def unmoved(graph: Graph) -> dict[str, Tensor]:
     return {group.name: torch.arange(group.units) for group in graph.free}
 
 
-def grown(pair: Pair) -> dict[str, Tensor]:
-    """An order found group by group, each time the one about which most is known, by the tensors that lie
-    between it and groups that have their order already. The network's inputs and outputs have theirs."""
+def grown(pair: Pair, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    """An order found group by group, each by the tensors that lie between it and groups that have their order
+    already. The network's inputs and outputs have theirs.
+
+    Args:
+        generator: draws the next group, in proportion to the share of its weights that are known; without
+            one it is the group with the largest.
+    """
     order = unmoved(pair.graph)
     waiting = list(pair.graph.free)
     settled: set[str] = set()
     while waiting:
-        group = max(waiting, key=lambda g: pair.known_share(g, settled))
-        waiting.remove(group)
+        shares = torch.tensor([pair.known_share(group, settled) for group in waiting])
+        if generator is None or not bool(shares.any()):
+            at = int(shares.argmax())
+        else:
+            at = int(torch.multinomial(shares.to(generator.device), 1, generator=generator))
+        group = waiting.pop(at)
         order[group.name] = assign(pair.likeness(group, order, settled))
         settled.add(group.name)
     return order

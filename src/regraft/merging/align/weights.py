@@ -29,8 +29,8 @@ class WeightMatching:
 
     Attributes:
         restarts: descents from different starts, the one with the largest total is kept. The first starts
-            from orders found group by group from the network's ends inwards, the others from the orders as
-            they are, each in another random sequence of groups.
+            from orders found group by group from the network's ends inwards, next always the group about
+            which most is known; in the others chance has a say in which is next.
         max_passes: most passes over all groups of one descent.
         tolerance: a descent ends when a pass raises the total by no more than this share of it.
         to: ``"first"`` aligns each network to the first; ``"mean"`` then each to the mean of the others,
@@ -126,9 +126,10 @@ class WeightMatching:
         self, pair: Pair, current: Order, others: Sequence[int], generator: torch.Generator
     ) -> dict[str, Tensor]:
         """The best of several descents; of one, from the present order, where it was found before."""
-        again = len(others) > 1
-        starts = [current] if again else [grown(pair), *[current] * (self.restarts - 1)]
+        again = [generator] * (self.restarts - 1)
+        starts = [current] if len(others) > 1 else [grown(pair, chance) for chance in (None, *again)]
         found = [
-            descend(pair, s, generator, max_passes=self.max_passes, tolerance=self.tolerance) for s in starts
+            descend(pair, start, generator, max_passes=self.max_passes, tolerance=self.tolerance)
+            for start in starts
         ]
-        return max(found, key=lambda pair: pair[1])[0]
+        return max(found, key=lambda orders_and_total: orders_and_total[1])[0]
