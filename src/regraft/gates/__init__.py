@@ -3,6 +3,7 @@
 from regraft.gates.api import Student, merge
 from regraft.gates.compress import best_units, compress
 from regraft.gates.gated import Gated, gate_sizes
+from regraft.gates.greedy import GreedyStudent, merge_greedily
 from regraft.gates.hard_concrete import HardConcrete
 from regraft.gates.module import Gates
 from regraft.gates.penalty import GatesWarning, GroupGates, Rising, decided, l0_loss
@@ -14,6 +15,7 @@ __all__ = [
     "Gated",
     "Gates",
     "GatesWarning",
+    "GreedyStudent",
     "GroupGates",
     "HardConcrete",
     "Match",
@@ -26,6 +28,7 @@ __all__ = [
     "gate_sizes",
     "l0_loss",
     "merge",
+    "merge_greedily",
     "set_evolution",
     "tournament",
 ]

@@ -172,20 +172,20 @@ def merge(
     sizes = gate_sizes(groups)
     gates = Gates(sizes, distribution=distribution, train_beta=train_beta, seed=derived(seed, "gates"))
     gated = Gated(big, groups, gates).to(device)
-    _note(figures, "concatenated", evaluate, big)
+    note(figures, "concatenated", evaluate, big)
     with own_random_numbers(device, derived(seed, "dropout")):
         merging = train_gates(gated, plan, rising, gate_lr, merge_epochs, share)
-        _note(figures, "gated", evaluate, gated)
+        note(figures, "gated", evaluate, gated)
         warn_unless_constrained(gates, share)
         kept = {name: small[name].units for name in sizes}
         student = compress(
             gated, kept, counts, scope=scope, fold=fold, generator=stream(seed, "compress"),
             spec=getattr(teachers[0], "spec", None),
         )  # fmt: skip
-        _note(figures, "compressed", evaluate, student)
+        note(figures, "compressed", evaluate, student)
         finetuning = finetune(student, plan, finetune_epochs, finetune_schedule)
     if finetune_epochs:
-        _note(figures, "student", evaluate, student)
+        note(figures, "student", evaluate, student)
     student.train(teachers[0].training)
     return Student(student, merging, finetuning, tuple(decided(gates)), best_units(gates, kept), figures)
 
@@ -210,12 +210,13 @@ def _check_numbers(merge_epochs: int, finetune_epochs: int, gate_lr: float | Non
         raise InputError(f"count is {count!r}, but must be 'connections' or 'units'")
 
 
-def _note(
+def note(
     figures: dict[str, Mapping[str, float]],
     stage: str,
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None,
     model: nn.Module,
 ) -> None:
+    """Put what ``evaluate`` says of a network, in evaluation mode, under the name of a stage."""
     if evaluate is None:
         return
     with measure.evaluating(model), torch.no_grad():
