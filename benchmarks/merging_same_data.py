@@ -6,8 +6,8 @@ can buy.
 
 Fashion-MNIST, 5 classes x 1000 training images, 784-392-196-5, sparsity .90, .95 and .99. Two parents train
 for 30 epochs each and what becomes of them for 30 more, SET after each: 90 in all, which one network has too.
-A cell is one sparsity and one seed; it is a line of --out, so that an interrupted study goes on. See
-docs/results/merging-same-data.md.
+A cell is one part of the study at one sparsity for one seed; it is a line of --out, so that an interrupted
+study goes on. See docs/results/merging-same-data.md.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import copy
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +24,54 @@ from torch import nn
 
 from _common import add_cell, read_cells
 from _sparse_networks import load, percent, recipe_for, table, trained
-from regraft import gates, merge
+from regraft import gates, merge, models, sparsify, uniform
 from regraft.data import Data
 from regraft.merging import Ensemble, repair, select_neurons
 from regraft.merging.align import ActivationMatching
 from regraft.merging.neurons import readout_sums, refit_readout
+from regraft.merging.neurons.budget import for_readout
 from regraft.probe import Probe
-from regraft.train import train_recipe
+from regraft.train import seeds, train_recipe
 
 EACH = 30  # epochs of each parent, and of what comes afterwards
+READOUT = 200  # connections of a wider last layer, which the other layers give up
+PARTS = ("parents", "longer", "afterwards", "gates")
 BEST, ONE, AGAIN = "best parent", "one network, 90 epochs", "best parent, 30 + 30"
+SELECTED, WIDER = "selection", f"selection, {READOUT} in the readout"
 
 
-def trained_on(model: nn.Module, data: Data, sparsity: float, seed: int) -> nn.Module:
-    """A copy, after as many epochs more, from the first learning and evolution rates on."""
+def network(sparsity: float, seed: int, number: int, data: Data, args: argparse.Namespace) -> nn.Module:
+    """Parents 0 and 1; 2 has all the epochs."""
+    epochs = 3 * EACH if number == 2 else EACH
+    path = args.networks / f"all-{sparsity:g}-{epochs}-{seed}-{number}.safetensors"
+    return trained(recipe_for(sparsity, seed, number, epochs), data, path)
+
+
+def wider_network(sparsity: float, seed: int, data: Data, args: argparse.Namespace) -> nn.Module:
+    """As number 2, with as many connections of which more are in the last layer."""
+    recipe = recipe_for(sparsity, seed, 2, 3 * EACH)
+
+    def allocate(shapes: Sequence[Sequence[int]], density: float) -> list[int]:
+        counts = {str(i): k for i, k in enumerate(uniform(shapes, density))}
+        own, others = for_readout(counts, str(len(shapes) - 1), READOUT)
+        return [(own | others)[name] for name in counts]
+
+    model = models.build(
+        recipe.model, input_shape=data.input_shape, classes=data.classes,
+        generator=seeds.stream(recipe.seed, "init"),
+    )  # fmt: skip
+    sparsify(
+        model, recipe.density, allocate=allocate, init="rescale",
+        generator=seeds.stream(recipe.seed, "topology"),
+    )  # fmt: skip
+    path = args.networks / f"all-{sparsity:g}-{3 * EACH}-{seed}-wider.safetensors"
+    return trained(recipe, data, path, model)
+
+
+def longer(model: nn.Module, data: Data, sparsity: float, seed: int) -> float:
+    """Accuracy of a copy after 30 epochs more, from the first learning and evolution rates on."""
     recipe = recipe_for(sparsity, seed, 60, EACH)
-    return train_recipe(recipe, data, model=copy.deepcopy(model)).model
+    return percent(train_recipe(recipe, data, model=copy.deepcopy(model)).model, data)
 
 
 def merges(networks: list[nn.Module], data: Data) -> dict[str, nn.Module]:
@@ -49,17 +82,23 @@ def merges(networks: list[nn.Module], data: Data) -> dict[str, nn.Module]:
     turned = ActivationMatching()(networks, probe=probe)
     aligned = merge(turned, "average")
     selected = select_neurons(networks, probe)
-    sums = [readout_sums(selected, batches, Ensemble(networks))]
+    wider = select_neurons(networks, probe, readout=READOUT)
+    ensemble = Ensemble(networks)
+
+    def refitted(model: nn.Module, *, choose: bool = False) -> nn.Module:
+        return refit_readout(model, [readout_sums(model, batches, ensemble)], choose=choose)
+
     return {
-        "ensemble of both": Ensemble(networks),
+        "ensemble of both": ensemble,
         "average": average,
         "average, repaired": repair(average, networks, batches),
         "average, aligned": aligned,
         "average, aligned, repaired": repair(aligned, turned, batches),
         "concatenate and prune by norm": select_neurons(networks, score="magnitude", share="overall"),
         "selection, counts by layer": select_neurons(networks, probe, scope="layer"),
-        "selection": selected,
-        "selection, readout refitted": refit_readout(selected, sums),
+        SELECTED: selected,
+        "selection, readout refitted": refitted(selected),
+        WIDER: refitted(wider, choose=True),
     }
 
 
@@ -74,35 +113,40 @@ def gated(networks: list[nn.Module], data: Data, sparsity: float, seed: int) -> 
         ).model  # fmt: skip
 
 
-def cell(sparsity: float, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Test accuracies of one seed."""
+def cell(part: str, sparsity: float, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Test accuracies of one part of the study for one seed."""
     data = load(seed, args.data_dir)
-
-    def network(number: int, epochs: int) -> nn.Module:
-        path = args.networks / f"all-{sparsity:g}-{epochs}-{seed}-{number}.safetensors"
-        return trained(recipe_for(sparsity, seed, number, epochs), data, path)
-
-    networks = [network(0, EACH), network(1, EACH)]
-    own = [percent(n, data) for n in networks]
-    best = networks[own.index(max(own))]
-    merged = merges(networks, data)
-    rows = {
-        BEST: max(own), ONE: percent(network(2, 3 * EACH), data),
-        AGAIN: percent(trained_on(best, data, sparsity, seed), data),
-        **{name: percent(model, data) for name, model in merged.items()},
-    }  # fmt: skip
-    for name in ("average, aligned, repaired", "selection", "selection, readout refitted"):
-        rows[f"{name}, + {EACH}"] = percent(trained_on(merged[name], data, sparsity, seed), data)
-    rows[f"gates {EACH // 2} + {EACH // 2}"] = percent(gated(networks, data, sparsity, seed), data)
-    return {"sparsity": sparsity, "seed": seed, "accuracy": rows}
+    parents = [network(sparsity, seed, number, data, args) for number in (0, 1)]
+    best = max(parents, key=lambda parent: percent(parent, data))
+    if part == "longer":
+        rows = {
+            ONE: percent(network(sparsity, seed, 2, data, args), data),
+            f"same, {READOUT} in the readout": percent(wider_network(sparsity, seed, data, args), data),
+            AGAIN: longer(best, data, sparsity, seed),
+        }
+    elif part == "gates":
+        rows = {f"gates {EACH // 2} + {EACH // 2}": percent(gated(parents, data, sparsity, seed), data)}
+    elif part == "parents":
+        rows = {BEST: percent(best, data)}
+        rows |= {name: percent(model, data) for name, model in merges(parents, data).items()}
+    else:
+        merged = merges(parents, data)
+        then = ("average, aligned, repaired", "concatenate and prune by norm", SELECTED, WIDER)
+        rows = {f"{name}, + {EACH}": longer(merged[name], data, sparsity, seed) for name in then}
+    return {"part": part, "sparsity": sparsity, "seed": seed, "accuracy": rows}
 
 
 def show(cells: list[dict[str, Any]]) -> None:
-    """A table for each sparsity."""
-    for sparsity in sorted({c["sparsity"] for c in cells}):
-        own = sorted((c for c in cells if c["sparsity"] == sparsity), key=lambda c: int(c["seed"]))
-        print(f"\nsparsity {sparsity:g}, {len(own)} seeds")
-        table({row: [c["accuracy"][row] for c in own] for row in own[0]["accuracy"]}, (BEST, ONE, AGAIN))
+    """A table for each sparsity, over the seeds of which all parts are there."""
+    found: dict[float, dict[int, dict[str, dict[str, float]]]] = {}
+    for c in cells:
+        found.setdefault(c["sparsity"], {}).setdefault(c["seed"], {})[c["part"]] = c["accuracy"]
+    for sparsity, by_seed in sorted(found.items()):
+        whole = [parts for _, parts in sorted(by_seed.items()) if len(parts) == len(PARTS)]
+        rows = [{row: v for part in PARTS for row, v in parts[part].items()} for parts in whole]
+        if rows:
+            print(f"\nsparsity {sparsity:g}, {len(rows)} seeds")
+            table({row: [r[row] for r in rows] for row in rows[0]}, (BEST, ONE, AGAIN))
 
 
 def main() -> None:
@@ -110,6 +154,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, help="folder of data sets; default: REGRAFT_DATA")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--sparsity", default="0.9,0.95,0.99", help="joined by ',' (default 0.9,0.95,0.99)")
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--networks", type=Path, default=Path("runs/merging/networks"))
     parser.add_argument("--out", type=Path, default=Path("runs/merging/same-data.jsonl"))
     parser.add_argument("--most", type=int, default=10**9, help="cells in this call")
@@ -117,8 +162,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     cells = read_cells(args.out)
-    done = {(c["sparsity"], c["seed"]) for c in cells}
-    wanted = [(float(text), seed) for seed in range(args.seeds) for text in args.sparsity.split(",")]
+    done = {(c["part"], c["sparsity"], c["seed"]) for c in cells}
+    wanted = [
+        (part, float(text), seed)
+        for seed in range(args.seeds) for text in args.sparsity.split(",") for part in args.parts
+    ]  # fmt: skip
     missing = [] if args.table else [key for key in wanted if key not in done][: args.most]
     for key in missing:
         cells.append(made := cell(*key, args))
