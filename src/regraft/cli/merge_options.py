@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import click
 
 from regraft import scores
+from regraft.cli.declare import count, group, listed, number, text
 from regraft.cli.starting import was_given
 from regraft.errors import InputError, check_density, unknown
 from regraft.evolve import METHODS
@@ -20,8 +20,6 @@ from regraft.merging.neurons import UNIT_SCORES
 from regraft.merging.neurons.select import Share
 from regraft.scores import SCORES
 from regraft.train import SCHEDULES, Recipe, Teachers
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 ALIGNMENTS = ("none", "weights", "activations")
 REPAIRS = ("none", "bn", "repair")
@@ -200,87 +198,68 @@ def parse_density(text: str) -> Density:
         raise InputError(f"density is '{text}', but must be 'keep', 'none' or a number in (0, 1]") from None
 
 
-def _text(flag: str, default: str | None, text: str, metavar: str = "NAME") -> Callable[[Any], Any]:
-    return click.option(flag, default=default, metavar=metavar, help=text)
-
-
-def _number(flag: str, default: float | None, text: str) -> Callable[[Any], Any]:
-    return click.option(flag, type=float, default=default, metavar="X", help=text)
-
-
-def _count(flag: str, default: int, text: str, at_least: int = 1) -> Callable[[Any], Any]:
-    kind = click.IntRange(min=at_least)
-    return click.option(flag, type=kind, default=default, metavar="N", help=text)
-
-
 _recipe = Recipe()
 
-_OPTIONS = (
+merge_options = group(
     click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE",
                  help="The merged network; it may take the place of one of NETWORKS."),
-    _text("--weights", "magnitude", f"Rule for weights: {', '.join(RULES)}.", "RULE"),
-    _text("--biases", "average",
-          "Rule for biases, and for scales of normalisation layers: the same five.", "RULE"),
-    _text("--over", "networks",
-          "The average divides by the number of networks, or of those that have the weight.",
-          "networks|present"),
-    _text("--density", "keep",
-          "Connections that stay: 'keep' the parents' mean count of each layer, a share of positions in "
-          "(0, 1], or 'none' to keep all of the union.", "keep|none|NUMBER"),
-    _number("--bias-density", None, "Share of each bias that stays, its largest entries.  [default: all]"),
-    _text("--scope", "layer",
-          "Keep the best of each layer, or of all layers together, as --select neurons does by itself.",
-          "layer|global"),
-    _text("--score", "magnitude",
-          f"What makes a connection stay: {', '.join(SCORES)}; stacked(a, b), inverted(a), learned:FILE.",
-          "SCORE"),
-    _text("--align", "none",
-          "Number the hidden units alike first, by their weights, or by their activations on --samples.",
-          "none|weights|activations"),
-    _text("--align-to", "first", "Align to the first network, or each to the mean of the others.",
-          "first|mean"),
-    _text("--select", "none", "Instead of the rules: keep the best whole units of all networks.",
-          "none|neurons"),
-    _text("--unit-score", "activity", f"Of --select neurons: {', '.join(UNIT_SCORES)}."),
-    _text("--share", "each", "Of --select neurons: the best of each network, or the best overall.",
-          "each|overall"),
+    text("--weights", "magnitude", f"Rule for weights: {listed(RULES)}.", "RULE"),
+    text("--biases", "average",
+         "Rule for biases, and for scales of normalisation layers: the same five.", "RULE"),
+    text("--over", "networks",
+         "The average divides by the number of networks, or of those that have the weight.",
+         "networks|present"),
+    text("--density", "keep",
+         "Connections that stay: 'keep' the parents' mean count of each layer, a share of positions in "
+         "(0, 1], or 'none' to keep all of the union.", "keep|none|NUMBER"),
+    number("--bias-density", None, "Share of each bias that stays, its largest entries.  [default: all]"),
+    text("--scope", "layer",
+         "Keep the best of each layer, or of all layers together, as --select neurons does by itself.",
+         "layer|global"),
+    text("--score", "magnitude",
+         f"What makes a connection stay: {listed(SCORES)}; stacked(a, b), inverted(a), learned:FILE.",
+         "SCORE"),
+    text("--align", "none",
+         "Number the hidden units alike first, by their weights, or by their activations on --samples.",
+         "none|weights|activations"),
+    text("--align-to", "first", "Align to the first network, or each to the mean of the others.",
+         "first|mean"),
+    text("--select", "none", "Instead of the rules: keep the best whole units of all networks.",
+         "none|neurons"),
+    text("--unit-score", "activity", f"Of --select neurons: {listed(UNIT_SCORES)}."),
+    text("--share", "each", "Of --select neurons: the best of each network, or the best overall.",
+         "each|overall"),
     click.option("--gates", is_flag=True,
                  help="Instead of the rules: train gates that learn which units are needed."),
-    _count("--merge-epochs", 50, "Of --gates: epochs with gates."),
-    _number("--gate-lr", None, "Of --gates: learning rate of the gates.  [default: by the number of steps]"),
-    _number("--lambda-start", 0.05, "Of --gates: weight of the L0 loss in the first epoch."),
-    _number("--lambda-rate", None,
-            "Of --gates: how fast that weight rises.  [default: to 16 within --merge-epochs]"),
-    _text("--repair", "none",
-          "Measure batch normalisation anew (bn), or give all hidden units the parents' mean and spread too "
-          "(repair).", "none|bn|repair"),
-    _count("--samples", 1000, "Training samples that alignment, repair, selection and scores look at."),
-    _count("--finetune", 0, "Epochs of training after the merge.", 0),
-    _text("--finetune-evolve", None,
-          f"How the topology changes in it: {', '.join(EVOLUTIONS)}.  [default: none; set with --gates]"),
-    _text("--rate", None, "Its evolution rate, as in train.  [default: the method's]",
-          "NAME[:KEY=VALUE,...]"),
-    _number("--lr", 0.01, "Its learning rate."),
-    _number("--momentum", 0.9, "Its momentum, in [0, 1)."),
-    _number("--weight-decay", _recipe.weight_decay, "Its L2 penalty on all parameters, 0 or more."),
-    _text("--lr-schedule", None,
-          f"Its learning rate over epochs: {', '.join(SCHEDULES)}.  [default: constant; with --gates falling "
-          "in steps]", "NAME[:KEY=VALUE,...]"),
-    _count("--batch-size", 100, "Its samples per step."),
-    _text("--loss", _recipe.loss, f"Its loss: {', '.join(n for n in LOSSES if n != 'nll')}."),
-    _number("--teacher-weight", 0.0,
-            "Its weight of the parents' averaged logits, in [0, 1]; the labels have the rest."),
-    _number("--temperature", Teachers.temperature, "Of the parents' and the network's softmax, above 0."),
+    count("--merge-epochs", 50, "Of --gates: epochs with gates.", 1),
+    number("--gate-lr", None, "Of --gates: learning rate of the gates.  [default: by the number of steps]"),
+    number("--lambda-start", 0.05, "Of --gates: weight of the L0 loss in the first epoch."),
+    number("--lambda-rate", None,
+           "Of --gates: how fast that weight rises.  [default: to 16 within --merge-epochs]"),
+    text("--repair", "none",
+         "Measure batch normalisation anew (bn), or give all hidden units the parents' mean and spread too "
+         "(repair).", "none|bn|repair"),
+    count("--samples", 1000, "Training samples that alignment, repair, selection and scores look at.", 1),
+    count("--finetune", 0, "Epochs of training after the merge.", 0),
+    text("--finetune-evolve", None,
+         f"How the topology changes in it: {listed(EVOLUTIONS)}.  [default: none; set with --gates]"),
+    text("--rate", None, "Its evolution rate, as in train.  [default: the method's]",
+         "NAME[:KEY=VALUE,...]"),
+    number("--lr", 0.01, "Its learning rate."),
+    number("--momentum", 0.9, "Its momentum, in [0, 1)."),
+    number("--weight-decay", _recipe.weight_decay, "Its L2 penalty on all parameters, 0 or more."),
+    text("--lr-schedule", None,
+         f"Its learning rate over epochs: {listed(SCHEDULES)}.  [default: constant; with --gates falling "
+         "in steps]", "NAME[:KEY=VALUE,...]"),
+    count("--batch-size", 100, "Its samples per step.", 1),
+    text("--loss", _recipe.loss, f"Its loss: {listed(n for n in LOSSES if n != 'nll')}."),
+    number("--teacher-weight", 0.0,
+           "Its weight of the parents' averaged logits, in [0, 1]; the labels have the rest."),
+    number("--temperature", Teachers.temperature, "Of the parents' and the network's softmax, above 0."),
     click.option("--seed", type=int, default=0, metavar="N",
                  help="Seed of the random rule, equal scores, samples, and training."),
     click.option("--device", default="cpu", metavar="NAME", help="To train on: cpu, cuda, or cuda:N."),
     click.option("--threads", type=int, default=None, metavar="N",
                  help="CPU threads.  [default: OMP_NUM_THREADS, else all cores]"),
 )  # fmt: skip
-
-
-def merge_options(function: F) -> F:
-    """How the networks are merged, and what is done to the merged one."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
+"""How the networks are merged, and what is done to the merged one."""

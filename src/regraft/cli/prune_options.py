@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from regraft import models, prune, scores
+from regraft.cli.declare import count, group, listed, text
 from regraft.errors import InputError, check_density, unknown
 from regraft.models import ACTIVATIONS
 from regraft.prune import PATHS
@@ -17,8 +17,6 @@ from regraft.prune.upfront import Ties
 from regraft.scores import SCORES
 from regraft.select import SELECTIONS
 from regraft.train import Recipe
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 SCHEDULES = ("upfront", "iterative", "gradual")
 FIELDS = "receptive-fields"
@@ -165,66 +163,47 @@ def _rewind(text: str | None, schedule: str) -> int | None:
     return int(text or 0)
 
 
-def _text(flag: str, default: str | None, text: str, metavar: str = "NAME") -> Callable[[Any], Any]:
-    return click.option(flag, default=default, metavar=metavar, help=text)
-
-
-def _count(flag: str, default: int | None, text: str, at_least: int = 1) -> Callable[[Any], Any]:
-    kind = click.IntRange(min=at_least)
-    return click.option(flag, type=kind, default=default, metavar="N", help=text)
-
-
-def _listed(names: Any) -> str:
-    return ", ".join(names)
-
-
 _SCORE_HELP = (
-    f"Who stays: {_listed(SCORES)}; stacked(a, b), inverted(a), learned:FILE; options as in "
+    f"Who stays: {listed(SCORES)}; stacked(a, b), inverted(a), learned:FILE; options as in "
     f"grasp:temperature=1. Of an MLP also {FIELDS} (wants --samples 1000 or more)."
 )
 
-_OPTIONS = (
+prune_options = group(
     click.option("--model", default=Recipe().model, metavar="NAME",
                  help="The network, as in train: mlp:SIZES, lenet-300-100, lenet-5, resnet-N, wrn-N-K."),
     click.option("--from", "start", type=click.Path(path_type=Path), default=None, metavar="FILE",
                  help="Instead: this network, dense or sparse.  [default: a new one]"),
     click.option("--dropout", type=float, default=0.0, metavar="X",
                  help="Share of hidden units dropped in training, in [0, 1)."),
-    _text("--activation", "relu", f"Between the layers: {_listed(ACTIVATIONS)}."),
+    text("--activation", "relu", f"Between the layers: {listed(ACTIVATIONS)}."),
     click.option("--init", multiple=True, metavar="NAME",
                  help="Initial values, in order if repeated: he or torch to draw them, then scores:SCORE "
-                      f"(scores as weights), {_listed(prune.INITS)}.  [default: he]"),
+                      f"(scores as weights), {listed(prune.INITS)}.  [default: he]"),
     click.option("--density", type=float, required=True, metavar="X",
                  help="Share of all positions that stays, in (0, 1]."),
-    _text("--score", "magnitude", _SCORE_HELP, "SCORE"),
-    _text("--schedule", "upfront",
-          "upfront: before training; iterative: train, prune, rewind, in rounds; gradual: the same with "
-          "short rounds and weights that are kept."),
-    _count("--shots", 1, "Steps in which each pruning goes down to its density."),
-    _count("--rounds", None, f"Trainings, each with a pruning after it.  [default: {ROUNDS}]"),
-    _text("--rewind", None,
-          "Epoch that iterative goes back to after each round, or none.  [default: 0]", "N"),
-    _count("--round-epochs", None, "Epochs of each round.  [default: all; gradual: 1]"),
-    _text("--path", "exponential", f"Density over the shots and rounds: {_listed(PATHS)}."),
-    _text("--scope", "global", f"{_listed(SELECTIONS)}: compare all layers, or give each the same density."),
-    _count("--floor", 0, "Connections that each layer keeps at least.", 0),
-    _text("--ties", "random", "Among equal scores: random, or magnitude (the larger weight)."),
+    text("--score", "magnitude", _SCORE_HELP, "SCORE"),
+    text("--schedule", "upfront",
+         "upfront: before training; iterative: train, prune, rewind, in rounds; gradual: the same with "
+         "short rounds and weights that are kept."),
+    count("--shots", 1, "Steps in which each pruning goes down to its density.", 1),
+    count("--rounds", None, f"Trainings, each with a pruning after it.  [default: {ROUNDS}]", 1),
+    text("--rewind", None,
+         "Epoch that iterative goes back to after each round, or none.  [default: 0]", "N"),
+    count("--round-epochs", None, "Epochs of each round.  [default: all; gradual: 1]", 1),
+    text("--path", "exponential", f"Density over the shots and rounds: {listed(PATHS)}."),
+    text("--scope", "global", f"{listed(SELECTIONS)}: compare all layers, or give each the same density."),
+    count("--floor", 0, "Connections that each layer keeps at least.", 0),
+    text("--ties", "random", "Among equal scores: random, or magnitude (the larger weight)."),
     click.option("--revive/--no-revive", default=False,
                  help="Let later shots take back what earlier ones cut (multi-shot SNIP needs it)."),
     click.option("--include", multiple=True, metavar="PATTERN",
                  help="Prune only layers whose name fits this shell pattern; may be repeated."),
     click.option("--exclude", multiple=True, metavar="PATTERN",
                  help="Leave layers whose name fits this shell pattern dense; may be repeated."),
-    _text("--control", None,
-          f"Write this control of the ticket instead: {_listed(prune.CONTROLS)}.  [default: none]"),
-    _count("--samples", 100, "Training samples that the score sees."),
+    text("--control", None,
+         f"Write this control of the ticket instead: {listed(prune.CONTROLS)}.  [default: none]"),
+    count("--samples", 100, "Training samples that the score sees.", 1),
     click.option("--balanced/--any", default=False,
                  help="As many samples of each class, or as they come."),
 )  # fmt: skip
-
-
-def prune_options(function: F) -> F:
-    """The network, the score and the schedule."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
+"""The network, the score and the schedule."""

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from regraft import checkpoint, files
+from regraft.cli.declare import group, number
 from regraft.cli.starting import was_given
 from regraft.errors import InputError
 from regraft.train import Teachers
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def teacher_options(function: F) -> F:
-    """``--teacher`` and how much the teachers count."""
-    for option in reversed((
-        click.option("--teacher", "teachers", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
-                     help="Learn from this network's logits besides the labels; several are averaged."),
-        click.option("--teacher-weight", type=float, default=Teachers.weight, metavar="X",
-                     help="Of the teachers in the loss, in [0, 1]; the labels have the rest."),
-        click.option("--temperature", type=float, default=Teachers.temperature, metavar="X",
-                     help="Of the teachers' and the student's softmax, above 0."),
-    )):  # fmt: skip
-        function = option(function)
-    return function
+teacher_options = group(
+    click.option("--teacher", "teachers", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
+                 help="Learn from this network's logits besides the labels; several are averaged."),
+    number("--teacher-weight", Teachers.weight,
+           "Of the teachers in the loss, in [0, 1]; the labels have the rest."),
+    number("--temperature", Teachers.temperature,
+           "Of the teachers' and the student's softmax, above 0."),
+)  # fmt: skip
+"""``--teacher`` and how much the teachers count."""
 
 
 def read_teachers(

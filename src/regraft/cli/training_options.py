@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
 from regraft.allocate import ALLOCATIONS
+from regraft.cli.declare import count, group, listed, number, text
 from regraft.evolve import INITS as GROW_INITS
 from regraft.losses import LOSSES
 from regraft.models import ACTIVATIONS, INITS
@@ -18,98 +17,71 @@ from regraft.train import OPTIMIZERS, SCHEDULES
 from regraft.train.evolving import EVOLUTIONS
 from regraft.train.recipe import Recipe
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _default = Recipe()
 
 
-def _names(known: Any) -> str:
-    return ", ".join(known)
-
-
-def _group(*options: Callable[[Any], Any]) -> Callable[[F], F]:
-    def decorate(function: F) -> F:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-def _text(flag: str, default: str | None, text: str, metavar: str = "NAME") -> Callable[[Any], Any]:
-    return click.option(*flag.split(), default=default, metavar=metavar, help=text)
-
-
-def _number(flag: str, default: float | None, text: str) -> Callable[[Any], Any]:
-    return click.option(*flag.split(), type=float, default=default, metavar="X", help=text)
-
-
-def _count(flag: str, default: int | None, text: str) -> Callable[[Any], Any]:
-    return click.option(flag, type=int, default=default, metavar="N", help=text)
-
-
-model_options = _group(
-    _text("--model", _default.model,
-          "mlp:SIZES with the sizes from input to output joined by '-' ('in' and 'classes' stand for the "
-          "data's), lenet-300-100, lenet-5, resnet-N (N layers, as in resnet-20) or wrn-N-K (K times "
-          "wider)."),
-    _number("--dropout", _default.dropout, "Share of hidden units dropped in training, in [0, 1)."),
-    _text("--activation", _default.activation, f"Between the layers: {_names(ACTIVATIONS)}."),
-    _text("--init", _default.init, f"Initial values: {_names(INITS)}."),
+model_options = group(
+    text("--model", _default.model,
+         "mlp:SIZES with the sizes from input to output joined by '-' ('in' and 'classes' stand for the "
+         "data's), lenet-300-100, lenet-5, resnet-N (N layers, as in resnet-20) or wrn-N-K (K times "
+         "wider)."),
+    number("--dropout", _default.dropout, "Share of hidden units dropped in training, in [0, 1)."),
+    text("--activation", _default.activation, f"Between the layers: {listed(ACTIVATIONS)}."),
+    text("--init", _default.init, f"Initial values: {listed(INITS)}."),
 )  # fmt: skip
 
-sparsity_options = _group(
-    _number("--epsilon", None,
-            "Erdos-Renyi's epsilon: a layer gets epsilon * (inputs + outputs) connections.  [default: 20]"),
-    _number("--density", None, "Instead: share of all connections, in (0, 1]."),
+sparsity_options = group(
+    number("--epsilon", None,
+           "Erdos-Renyi's epsilon: a layer gets epsilon * (inputs + outputs) connections.  [default: 20]"),
+    number("--density", None, "Instead: share of all connections, in (0, 1]."),
     click.option("--dense", is_flag=True, help="Instead: an ordinary dense network."),
-    _text("--allocate", _default.allocate, f"How --density is spread over layers: {_names(ALLOCATIONS)}."),
+    text("--allocate", _default.allocate, f"How --density is spread over layers: {listed(ALLOCATIONS)}."),
     click.option("--include", multiple=True, metavar="PATTERN",
                  help="Only layers whose name fits this shell pattern are sparse; may be repeated."),
     click.option("--exclude", multiple=True, metavar="PATTERN",
                  help="Layers whose name fits this shell pattern stay dense; may be repeated."),
-    _text("--sparse-init", _default.sparse_init,
-          "rescale: scale the initial values to the dense network's activations; keep: as drawn."),
-    _text("--evolve", None,
-          f"How the topology changes: {_names(EVOLUTIONS)}.  [default: set, none with --dense]"),
-    _text("--rate", None,
-          f"Evolution rate over time: {_names(RATES)}; with options as in osv:k=2.  [default: the method's]",
-          "NAME[:KEY=VALUE,...]"),
-    _number("--zeta --fraction zeta", None,
-            "Evolution rate at the start, in [0, 1]: the fraction replaced.  [default: the method's own]"),
-    _text("--evolve-every --every evolve_every", None,
-          "Time between updates: epoch, a number of epochs (50epochs), or of steps (100).  "
-          "[default: the method's own]", "TIME"),
-    _text("--grow-init", _default.grow_init, f"Initial values of grown connections: {_names(GROW_INITS)}."),
-    _text("--search", _default.search,
-          f"Of --evolve search: what finds the largest inner products: {_names(SEARCHES)}."),
-    _number("--k-similar", None,
-            "Of --search faiss, hnswlib, nmslib and lsh: neighbours asked for, as a fraction of the units "
-            "in (0, 1].  [default: 0.15]"),
-    _text("--metric", _default.metric, f"Of --evolve search: {_names(METRICS)}."),
-    _count("--grow-batches", _default.grow_batches,
-           "Of --evolve search and rigl: minibatches before an update that growth looks at."),
-    _count("--grow-samples", _default.grow_samples,
-           "Of --evolve search: of a convolution, at most so many positions of a minibatch are looked at."),
-    _number("--alpha", _default.alpha, "Of --evolve dst: weight of the penalty; the larger, the sparser."),
+    text("--sparse-init", _default.sparse_init,
+         "rescale: scale the initial values to the dense network's activations; keep: as drawn."),
+    text("--evolve", None,
+         f"How the topology changes: {listed(EVOLUTIONS)}.  [default: set, none with --dense]"),
+    text("--rate", None,
+         f"Evolution rate over time: {listed(RATES)}; with options as in osv:k=2.  [default: the method's]",
+         "NAME[:KEY=VALUE,...]"),
+    number("--zeta --fraction zeta", None,
+           "Evolution rate at the start, in [0, 1]: the fraction replaced.  [default: the method's own]"),
+    text("--evolve-every --every evolve_every", None,
+         "Time between updates: epoch, a number of epochs (50epochs), or of steps (100).  "
+         "[default: the method's own]", "TIME"),
+    text("--grow-init", _default.grow_init, f"Initial values of grown connections: {listed(GROW_INITS)}."),
+    text("--search", _default.search,
+         f"Of --evolve search: what finds the largest inner products: {listed(SEARCHES)}."),
+    number("--k-similar", None,
+           "Of --search faiss, hnswlib, nmslib and lsh: neighbours asked for, as a fraction of the units "
+           "in (0, 1].  [default: 0.15]"),
+    text("--metric", _default.metric, f"Of --evolve search: {listed(METRICS)}."),
+    count("--grow-batches", _default.grow_batches,
+          "Of --evolve search and rigl: minibatches before an update that growth looks at."),
+    count("--grow-samples", _default.grow_samples,
+          "Of --evolve search: of a convolution, at most so many positions of a minibatch are looked at."),
+    number("--alpha", _default.alpha, "Of --evolve dst: weight of the penalty; the larger, the sparser."),
     click.option("--explore", is_flag=True, help="Note the share of positions that were ever active."),
     click.option("--normalise-rows", is_flag=True,
                  help="Scale each unit's incoming weights to length 1 after each step."),
 )  # fmt: skip
 
-training_options = _group(
-    _count("--epochs", _default.epochs, "Passes over the training samples."),
-    _text("--batch-size", str(_default.batch_size), "Samples per step, or full for all at once.", "N"),
-    _text("--optimizer", _default.optimizer, f"{_names(OPTIMIZERS)}."),
-    _number("--lr", None, "Learning rate.  [default: 0.01 for sgd, 0.001 for the others]"),
-    _number("--momentum", None, "Of sgd and rmsprop, in [0, 1).  [default: 0.9 for sgd]"),
-    _number("--weight-decay", _default.weight_decay, "L2 penalty on all parameters, 0 or more."),
-    _text("--lr-schedule", _default.lr_schedule,
-          f"Learning rate over epochs: {_names(SCHEDULES)}, or a class of torch.optim.lr_scheduler, as in "
-          "step:step_size=10,gamma=0.5.", "NAME[:KEY=VALUE,...]"),
-    _text("--loss", _default.loss, f"{_names(n for n in LOSSES if n != 'nll')}."),
-    _number("--label-smoothing", _default.label_smoothing, "Of the cross-entropy, in [0, 1)."),
+training_options = group(
+    count("--epochs", _default.epochs, "Passes over the training samples."),
+    text("--batch-size", str(_default.batch_size), "Samples per step, or full for all at once.", "N"),
+    text("--optimizer", _default.optimizer, f"{listed(OPTIMIZERS)}."),
+    number("--lr", None, "Learning rate.  [default: 0.01 for sgd, 0.001 for the others]"),
+    number("--momentum", None, "Of sgd and rmsprop, in [0, 1).  [default: 0.9 for sgd]"),
+    number("--weight-decay", _default.weight_decay, "L2 penalty on all parameters, 0 or more."),
+    text("--lr-schedule", _default.lr_schedule,
+         f"Learning rate over epochs: {listed(SCHEDULES)}, or a class of torch.optim.lr_scheduler, as in "
+         "step:step_size=10,gamma=0.5.", "NAME[:KEY=VALUE,...]"),
+    text("--loss", _default.loss, f"{listed(n for n in LOSSES if n != 'nll')}."),
+    number("--label-smoothing", _default.label_smoothing, "Of the cross-entropy, in [0, 1)."),
     click.option("--early-stop-patience", "patience", type=int, default=None, metavar="N",
                  help="Stop after so many epochs without a lower test loss.  [default: never]"),
     click.option("--restore-best", is_flag=True, help="With patience: keep the best epoch's network."),
@@ -117,10 +89,10 @@ training_options = _group(
                  help="Stop some epochs after the test accuracy passes this, in [0, 1].  [default: never]"),
     click.option("--early-stop-extra", "stop_extra", type=int, default=_default.stop_extra, metavar="N",
                  help="So many epochs after it."),
-    _count("--seed", _default.seed, "Of initial values, topology, order of samples, dropout and evolution."),
+    count("--seed", _default.seed, "Of initial values, topology, order of samples, dropout and evolution."),
 )  # fmt: skip
 
-run_options = _group(
+run_options = group(
     click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE",
                  help="Where the trained network goes (safetensors)."),
     click.option("--checkpoint", "checkpoint_dir", type=_FOLDER, default=None, metavar="DIR",
@@ -132,7 +104,7 @@ run_options = _group(
                       "anew if there is none yet."),
     click.option("--tensorboard", type=_FOLDER, default=None, metavar="DIR",
                  help="Write the curves for TensorBoard here."),
-    _text("--device", "cpu", "cpu, cuda, or cuda:N."),
+    text("--device", "cpu", "cpu, cuda, or cuda:N."),
     click.option("--threads", type=int, default=None, metavar="N",
                  help="CPU threads.  [default: OMP_NUM_THREADS, else all cores]"),
 )  # fmt: skip
