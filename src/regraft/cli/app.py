@@ -15,6 +15,7 @@ COMMANDS = {
     "prune": "regraft.cli.prune",
     "merge": "regraft.cli.merge",
     "tournament": "regraft.cli.tournament",
+    "federate": "regraft.cli.federate",
     "evaluate": "regraft.cli.evaluate",
     "compare": "regraft.cli.compare",
     "distance": "regraft.cli.distance",

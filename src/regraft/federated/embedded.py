@@ -124,7 +124,8 @@ def federate(
     Returns:
         the last model, and for each round ``clients`` asked, ``accepted``, ``rejected`` (reasons and their
         numbers), ``failed`` (clients whose training failed), ``lost``, ``upload_bytes`` and
-        ``download_bytes`` over all clients, ``connections``, ``density``, ``seconds``, and ``test_accuracy`` and ``test_loss``.
+        ``download_bytes`` over all clients, ``connections``, ``density``, ``seconds``, and
+        ``test_accuracy`` and ``test_loss``.
 
     >>> from regraft import data, models, sparsify
     >>> from regraft.federated import IID, SparseMerge, partitioned
