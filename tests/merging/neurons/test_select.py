@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from regraft import Topology, load, models, save, sparsify
+from regraft import Topology, densify, load, models, save, sparsify
 from regraft.errors import InputError, MismatchError
 from regraft.graph import Graph, trace
 from regraft.merging import Ensemble, select_neurons
 from regraft.merging.neurons import activity
+from regraft.merging.neurons.budget import for_readout
 from regraft.probe import Probe
 
 SIZES = (6, 12, 8, 3)
@@ -95,16 +96,9 @@ def test_counts_are_the_parents(n: int, density: float, scope: Any) -> None:
 
 def test_without_a_budget_sparse_networks_compute_as_their_selected_units_do() -> None:
     networks = [network(i, 0.5) for i in range(2)]
-    dense = [copy.deepcopy(n) for n in networks]
-    wide = [_densified(n) for n in dense]
+    wide = [densify(copy.deepcopy(n)) for n in networks]
     sparse, full = (select_neurons(ns, data(), density=None) for ns in (networks, wide))
     torch.testing.assert_close(sparse(x_of(data())), full(x_of(data())))
-
-
-def _densified(model: nn.Module) -> nn.Module:
-    from regraft import densify
-
-    return densify(model)
 
 
 def test_added_connections_change_nothing_and_the_rest_is_the_union() -> None:
@@ -209,7 +203,7 @@ def test_dense_networks_can_become_sparse() -> None:
     assert Topology.of(merged).nnz == sum(round(0.25 * a * b) for a, b in itertools.pairwise(SIZES))
 
 
-def shifted(model: nn.Module) -> nn.Module:
+def diverged(model: nn.Module) -> nn.Module:
     with torch.no_grad():
         model.fc1.weight[0, 0] = torch.nan
     return model
@@ -237,7 +231,7 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
         ([], InputError, "merge got no network"),
         ([network(0)], InputError, "needs at least two networks, but got 1"),
         (network(0), InputError, "a list of networks"),
-        ([network(0), shifted(network(1))], InputError, r"'fc1\.weight' of network 2 .* NaN"),
+        ([network(0), diverged(network(1))], InputError, r"'fc1\.weight' of network 2 .* NaN"),
         ([network(0), models.build("mlp:6-10-8-3").double()], MismatchError, "must share one architecture"),
         ([network(0), network(1, 0.5)], MismatchError, "all sparse or all dense"),
         ([nn.Linear(3, 2), nn.Linear(3, 2)], InputError, "has no hidden units"),
@@ -269,3 +263,13 @@ def test_a_score_of_ones_own() -> None:
     networks = [network(0), network(1)]
     merged = select_neurons(networks, score=last)
     assert torch.equal(merged.fc2.bias, torch.cat([n.fc2.bias[4:] for n in networks]))
+
+
+@given(st.lists(st.integers(1, 60), min_size=2, max_size=5), st.data())
+def test_a_readout_of_any_size_leaves_the_total(counts: list[int], draw: st.DataObject) -> None:
+    k = draw.draw(st.integers(1, sum(counts) - 1))
+    own, others = for_readout({str(i): c for i, c in enumerate(counts)}, "0", k)
+    assert own == {"0": k}
+    assert sum(others.values()) == sum(counts) - k
+    left = sum(counts[1:])
+    assert all(abs(n - (sum(counts) - k) * counts[int(i)] / left) < 1 for i, n in others.items())
