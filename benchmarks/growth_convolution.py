@@ -44,6 +44,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "rigl, epoch": {"evolve": "rigl", "evolve_every": "epoch"},
     "abs(IP), epoch": {"evolve": "search", "zeta": 0.05, "evolve_every": "epoch"},
     "L2, epoch": {"evolve": "search", "metric": "l2", "zeta": 0.05, "evolve_every": "epoch"},
+    "random, steps": {"evolve": "set-magnitude", "zeta": 0.01, "evolve_every": EVERY},
     "abs(IP), steps": {"evolve": "search", "zeta": 0.01, "evolve_every": EVERY},
     "L2, steps": {"evolve": "search", "metric": "l2", "zeta": 0.01, "evolve_every": EVERY},
     "random, cosine": {"evolve": "set-magnitude", **COSINE},
