@@ -1,0 +1,17 @@
+"""Federated training on Flower: a ``ClientApp``, a ``Strategy``, a ``ServerApp`` and a simulation.
+
+Needs Flower (extra ``federated``). What a round does is the same as in one process, to the last bit.
+"""
+
+from regraft.errors import MissingDependency
+
+try:
+    import flwr as _flwr  # noqa: F401
+except ImportError as error:
+    raise MissingDependency("flwr", "federated", "Flower") from error
+
+from regraft.federated.flower.client import client_app
+from regraft.federated.flower.server import server_app
+from regraft.federated.flower.strategy import FlowerStrategy
+
+__all__ = ["FlowerStrategy", "client_app", "server_app"]
