@@ -159,7 +159,7 @@ def _dealt(y: Tensor, counts: np.typing.NDArray[np.int64], generator: torch.Gene
     for label, row in enumerate(counts):
         members = (y == label).nonzero().squeeze(1)
         members = members[torch.randperm(len(members), generator=generator)]
-        for client, piece in enumerate(members.split(row.tolist())):
+        for client, piece in enumerate(torch.split(members, row.tolist())):
             own[client].append(piece)
     return [torch.cat(pieces).sort().values for pieces in own]
 
