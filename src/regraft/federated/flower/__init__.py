@@ -12,6 +12,7 @@ except ImportError as error:
 
 from regraft.federated.flower.client import client_app
 from regraft.federated.flower.server import server_app
+from regraft.federated.flower.simulation import simulate
 from regraft.federated.flower.strategy import FlowerStrategy
 
-__all__ = ["FlowerStrategy", "client_app", "server_app"]
+__all__ = ["FlowerStrategy", "client_app", "server_app", "simulate"]

@@ -237,8 +237,7 @@ class FlowerStrategy(Strategy):
         if self._federation.is_lost(number, client):
             self._row["lost"] += 1
             return
-        reason = receive(self._under_way, message, client, self._base)
-        if reason is not None:
+        if receive(self._under_way, message, client, self._base) is not None:
             log(WARNING, "client %s is turned away: %s", *self._under_way.door.rejected[-1][::2])
 
     def configure_evaluate(
