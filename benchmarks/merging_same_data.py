@@ -7,14 +7,13 @@ can buy.
 Fashion-MNIST, 5 classes x 1000 training images, 784-392-196-5, sparsity .90, .95 and .99. Two parents train
 for 30 epochs each and what becomes of them for 30 more, SET after each: 90 in all, which one network has too.
 A cell is one part of the study at one sparsity for one seed; it is a line of --out, so that an interrupted
-study goes on. See docs/results/merging-same-data.md.
+study goes on. Gates are in gates_sparse.py. See docs/results/merging-same-data.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from torch import nn
 
 from _common import add_cell, read_cells
 from _sparse_networks import load, percent, recipe_for, table, trained
-from regraft import gates, merge, models, sparsify, uniform
+from regraft import merge, models, sparsify, uniform
 from regraft.data import Data
 from regraft.merging import Ensemble, repair, select_neurons
 from regraft.merging.align import ActivationMatching
@@ -35,7 +34,7 @@ from regraft.train import seeds, train_recipe
 
 EACH = 30  # epochs of each parent, and of what comes afterwards
 READOUT = 200  # connections of a wider last layer, which the other layers give up
-PARTS = ("parents", "longer", "afterwards", "gates")
+PARTS = ("parents", "longer", "afterwards")
 BEST, ONE, AGAIN = "best parent", "one network, 90 epochs", "best parent, 30 + 30"
 SELECTED, WIDER = "selection", f"selection, {READOUT} in the readout"
 
@@ -102,17 +101,6 @@ def merges(networks: list[nn.Module], data: Data) -> dict[str, nn.Module]:
     }
 
 
-def gated(networks: list[nn.Module], data: Data, sparsity: float, seed: int) -> nn.Module:
-    """Half of the epochs with gates, half without."""
-    recipe = recipe_for(sparsity, seed, 60, EACH)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", gates.GatesWarning)
-        return gates.merge(
-            networks, data, merge_epochs=EACH // 2, finetune_epochs=EACH // 2, lr=0.1, momentum=0.9,
-            weight_decay=recipe.weight_decay, finetune_schedule="cosine", seed=seed,
-        ).model  # fmt: skip
-
-
 def cell(part: str, sparsity: float, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """Test accuracies of one part of the study for one seed."""
     data = load(seed, args.data_dir)
@@ -124,8 +112,6 @@ def cell(part: str, sparsity: float, seed: int, args: argparse.Namespace) -> dic
             f"same, {READOUT} in the readout": percent(wider_network(sparsity, seed, data, args), data),
             AGAIN: longer(best, data, sparsity, seed),
         }
-    elif part == "gates":
-        rows = {f"gates {EACH // 2} + {EACH // 2}": percent(gated(parents, data, sparsity, seed), data)}
     elif part == "parents":
         rows = {BEST: percent(best, data)}
         rows |= {name: percent(model, data) for name, model in merges(parents, data).items()}
@@ -142,7 +128,7 @@ def show(cells: list[dict[str, Any]]) -> None:
     for c in cells:
         found.setdefault(c["sparsity"], {}).setdefault(c["seed"], {})[c["part"]] = c["accuracy"]
     for sparsity, by_seed in sorted(found.items()):
-        whole = [parts for _, parts in sorted(by_seed.items()) if len(parts) == len(PARTS)]
+        whole = [parts for _, parts in sorted(by_seed.items()) if set(PARTS) <= set(parts)]
         rows = [{row: v for part in PARTS for row, v in parts[part].items()} for parts in whole]
         if rows:
             print(f"\nsparsity {sparsity:g}, {len(rows)} seeds")
