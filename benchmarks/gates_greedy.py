@@ -3,8 +3,9 @@
     python benchmarks/gates_greedy.py --out runs/gates-greedy.jsonl [--seeds 0:10]
 
 scikit-learn's digits, 64-32-32-10 (tanh, as LeNet in the thesis), two teachers of 40 epochs each. A student
-has 20 epochs of merging (greedy: 4 of identification for each of 2 groups, 4 of mimicry for each of 3 layers)
-and 20 of fine-tuning; a new network has 20 epochs, or all 40. Finished cells are kept in the file.
+has 20 epochs of merging (greedy: 8 of identification for each of 2 groups, 4 of mimicry for each of 3 layers,
+each of one layer only) and 20 of fine-tuning; a new network has 20 epochs, or all 40. Finished cells are kept
+in the file.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def percent(model: nn.Module, data: Data) -> float:
 def greedy(teachers: list[nn.Module], data: Data, seed: int, **choices: Any) -> dict[str, Any]:
     """A student of the greedy strategy."""
     student = gates.merge_greedily(
-        teachers, data, identify_epochs=4, mimic_epochs=4, seed=seed, **COMMON, **choices
+        teachers, data, identify_epochs=8, mimic_epochs=4, seed=seed, **COMMON, **choices
     )
     return {
         "stages": {stage: 100 * figures["accuracy"] for stage, figures in student.evaluation.items()},

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from regraft import losses, measure
@@ -82,10 +83,10 @@ def merge_greedily(
 
     *Identification*, from the output to the input: gates on the units that one layer reads learn, with the
     layer itself and all before it frozen, which 1/N of them it needs to compute the important units of the
-    next group (mean squared error; of the output, the loss itself), by the L0 loss of this one layer. These
-    are then the important units of their group. *Mimicry*, from the input to the output: each layer of the
-    student is trained to compute the important units, with the layers before it frozen; the output layer, to
-    minimise the loss. Then the student is fine-tuned as a whole.
+    next group (squared error relative to their variance; of the output, the loss itself), by the L0 loss of
+    this one layer. These are then the important units of their group. *Mimicry*, from the input to the
+    output: each layer of the student is trained to compute the important units, with the layers before it
+    frozen; the output layer, to minimise the loss. Then the student is fine-tuned as a whole.
 
     The thesis's first version has a constant lambda; with ``lambda_rate=None`` it rises, which the thesis
     suggests. The gates are behind the activation in both.
@@ -184,7 +185,7 @@ class _Identified:
             plan = replace(self._plan, batches=[(x, y) for x, _, y in inside])
         else:
             wanted = [(x, output.index_select(1, targets)) for x, output, _ in inside]
-            plan = replace(self._plan, batches=wanted, loss=nn.functional.mse_loss)
+            plan = replace(self._plan, batches=wanted, loss=_Relative.to(wanted))
         name, units = link.reads.name, link.reads.units
         gates = Gates({name: units}, seed=derived(self._plan.seed, f"gates of {name}"))
         gated = Gated(*reader_alone(self._big, self._graph, link, targets), gates)
@@ -192,6 +193,20 @@ class _Identified:
         self.histories[name] = train_gates(gated, plan, self._rising, gate_lr, self._epochs, share)
         self.units[name] = best_units(gates, {name: units // self._networks})[name]
         self.groups += decided(gates)
+
+
+@dataclass(frozen=True)
+class _Relative:
+    """Mean squared error over the targets' variance, so that lambda means the same for every layer."""
+
+    variance: float
+
+    @classmethod
+    def to(cls, pairs: Sequence[Batch]) -> _Relative:
+        return cls(max(torch.cat([y.flatten() for _, y in pairs]).var().item(), 1e-12))
+
+    def __call__(self, output: Tensor, y: Tensor) -> Tensor:
+        return nn.functional.mse_loss(output, y) / self.variance
 
 
 def _draw_anew(student: nn.Module, layers: Sequence[str]) -> None:
