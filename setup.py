@@ -18,7 +18,9 @@ native = Extension(
             "isa_avx512.c",
         )
     ],
-    depends=[SOURCES + name for name in ("common.h", "fused.h", "mlp.h", "pool.h", "rewire.h", "tile.h")],
+    depends=[
+        SOURCES + name for name in ("common.h", "fused.h", "mlp.h", "pack.h", "pool.h", "rewire.h", "tile.h")
+    ],
     define_macros=[("Py_LIMITED_API", "0x030B0000")],
     py_limited_api=True,
     # -ffast-math would switch the whole process to flush-to-zero when linked: only its harmless parts here
@@ -55,7 +57,7 @@ search = Extension(
             "search_bf16.c",
         )
     ],
-    depends=[SOURCES + name for name in ("search.h", "pool.h", "search_tile.h")],
+    depends=[SOURCES + name for name in ("search.h", "pool.h", "search_pack.h", "search_tile.h")],
     define_macros=native.define_macros,
     py_limited_api=True,
     extra_compile_args=native.extra_compile_args,

@@ -101,6 +101,19 @@ def test_every_layout_of_the_input_gives_the_same() -> None:
         assert torch.equal(found.products, wanted.products)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("samples", [32, 33, 130, 1100])
+def test_tiles_left_before_the_last_sample(way: str, samples: int, metric: Metric) -> None:
+    """Few samples hold most of the gradient, in any place: what is left after them is still counted."""
+    g = torch.Generator().manual_seed(samples)
+    energy = torch.rand(samples, generator=g).pow(9)
+    rows = torch.randn(70, samples, generator=g) * energy
+    columns = torch.randn(90, samples, generator=g).relu() * torch.rand(90, 1, generator=g)
+    exclude = some_excluded(70, 90)
+    for k in (5, 400):
+        assert_best(exact(rows, columns, k, exclude, metric=metric), rows, columns, k, exclude, metric)
+
+
 def test_minibatches_side_by_side_are_summed() -> None:
     batches = [inputs("normal", 40, 30, 8, seed) for seed in range(5)]
     summed = sum(r @ c.T for r, c in batches)

@@ -4,24 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Magnitude as an integer of the same order; NaN sorts above everything. */
-static uint64_t magnitude(const void *values, int wide, int64_t i) {
-    if (wide) {
-        uint64_t bits;
-        memcpy(&bits, (const double *)values + i, sizeof bits);
-        return bits & 0x7fffffffffffffffu;
-    }
-    uint32_t bits;
-    memcpy(&bits, (const float *)values + i, sizeof bits);
-    return (uint64_t)(bits & 0x7fffffffu) << 32;
-}
-
 #define BUCKETS 2048
 
-/* The k-th smallest (from 0) of `left` magnitudes: eleven bits at a time, from the top. */
-static uint64_t nth(uint64_t *m, int64_t left, int64_t k) {
-    uint64_t found = 0;
-    for (int shift = 53; shift > -11 && left > 1; shift -= 11) {
+/* The k-th smallest (from 0) of `left` magnitudes of `bits` bits: eleven at a time, from the top. */
+static uint64_t nth(uint64_t *m, int64_t left, int64_t k, int bits) {
+    for (int shift = bits - 11; shift > -11 && left > 1; shift -= 11) {
         int64_t count[BUCKETS] = {0}, bucket = 0, kept = 0;
         int down = shift > 0 ? shift : 0;
         for (int64_t i = 0; i < left; i++) count[(m[i] >> down) & (BUCKETS - 1)]++;
@@ -30,29 +17,41 @@ static uint64_t nth(uint64_t *m, int64_t left, int64_t k) {
             if ((int64_t)((m[i] >> down) & (BUCKETS - 1)) == bucket) m[kept++] = m[i];
         left = kept;
     }
-    found = m[k < left ? k : 0];
-    return found;
+    return m[k < left ? k : 0];
 }
+
+/* Magnitudes as integers of the same order, NaN above everything; T is one that is as wide as a value. The first
+ * digits are counted while the values are read, so that few of them are copied. */
+#define SMALLEST(T, BITS)                                                                                       \
+    static int64_t smallest##BITS(const T *values, int64_t n, int64_t k, int64_t *out) {                        \
+        const T mask = (T)-1 >> 1;                                                                              \
+        int64_t count[BUCKETS] = {0}, bucket = 0, before = 0, kept = 0, below = 0, equal = 0, taken = 0;        \
+        for (int64_t i = 0; i < n; i++) count[(values[i] & mask) >> (BITS - 12)]++;                             \
+        while (before + count[bucket] < k) before += count[bucket++];                                           \
+        uint64_t *m = malloc((size_t)count[bucket] * sizeof *m);                                                \
+        if (!m) return -1;                                                                                      \
+        for (int64_t i = 0; i < n; i++)                                                                         \
+            if ((int64_t)((values[i] & mask) >> (BITS - 12)) == bucket) m[kept++] = values[i] & mask;           \
+        T limit = (T)nth(m, kept, k - 1 - before, BITS - 12);                                                   \
+        free(m);                                                                                                \
+        for (int64_t i = 0; i < n; i++) {                                                                       \
+            below += (values[i] & mask) < limit;                                                                \
+            equal += (values[i] & mask) == limit;                                                               \
+        }                                                                                                       \
+        int64_t ties = k - below, left = equal - ties; /* of the equal ones the first */                        \
+        for (int64_t i = 0; taken < k; i++) {                                                                   \
+            T size = values[i] & mask;                                                                          \
+            if (size <= limit && (size < limit || ties-- > 0)) out[taken++] = i;                                \
+        }                                                                                                       \
+        return left;                                                                                            \
+    }
+
+SMALLEST(uint32_t, 32)
+SMALLEST(uint64_t, 64)
 
 int64_t rewire_smallest(const void *values, int wide, int64_t n, int64_t k, int64_t *out) {
     if (k <= 0) return 0;
-    uint64_t *m = malloc((size_t)n * sizeof *m);
-    if (!m) return -1;
-    for (int64_t i = 0; i < n; i++) m[i] = magnitude(values, wide, i);
-    uint64_t limit = nth(m, n, k - 1);
-    free(m);
-    int64_t below = 0, equal = 0, taken = 0;
-    for (int64_t i = 0; i < n; i++) {
-        uint64_t size = magnitude(values, wide, i);
-        below += size < limit;
-        equal += size == limit;
-    }
-    int64_t ties = k - below, left = equal - ties; /* of the equal ones the first */
-    for (int64_t i = 0; taken < k; i++) {
-        uint64_t size = magnitude(values, wide, i);
-        if (size < limit || (size == limit && ties-- > 0)) out[taken++] = i;
-    }
-    return left;
+    return wide ? smallest64(values, n, k, out) : smallest32(values, n, k, out);
 }
 
 int rewire_part(const int64_t *index, int64_t n, const int64_t *places, int64_t n_places, int64_t *kept,
@@ -147,25 +146,52 @@ int rewire_random(const int64_t *index, int64_t nnz, int64_t size, int64_t k, ui
     return 0;
 }
 
+/* Entries [from, to) stay: in one piece, behind the `at` entries that are there. */
+static void stay(const int64_t *index, int64_t from, int64_t to, int64_t at, int64_t kept, int64_t *merged,
+                 int64_t *kept_old, int64_t *kept_new) {
+    memcpy(merged + at, index + from, (size_t)(to - from) * sizeof *merged);
+    for (int64_t i = 0; i < to - from; i++) {
+        kept_old[kept + i] = from + i;
+        kept_new[kept + i] = at + i;
+    }
+}
+
+/* The first entry from `low` on that is not below `position`, near `low` in most cases. */
+static int64_t seek(const int64_t *index, int64_t low, int64_t n, int64_t position) {
+    int64_t step = 1, high = low;
+    while (high < n && index[high] < position) low = high + 1, high += step, step *= 2;
+    if (high > n) high = n;
+    while (low < high) {
+        int64_t mid = low + (high - low) / 2;
+        if (index[mid] < position)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
 int64_t rewire_merge(const int64_t *index, int64_t nnz, const int64_t *dropped, int64_t n_dropped,
                      const int64_t *grown, int64_t n_grown, int64_t size, int64_t *merged, int64_t *kept_old,
                      int64_t *kept_new) {
-    int64_t d = 0, g = 0, kept = 0, to = 0;
     for (int64_t i = 0; i < n_dropped; i++)
         if (dropped[i] <= (i ? dropped[i - 1] : -1) || dropped[i] >= nnz) return -1;
     for (int64_t i = 0; i < n_grown; i++)
         if (grown[i] <= (i ? grown[i - 1] : -1) || grown[i] >= size) return -1;
-    for (int64_t i = 0; i < nnz; i++) {
-        if (d < n_dropped && dropped[d] == i) {
-            d++;
-            continue;
+    int64_t from = 0, kept = 0, at = 0, d = 0;
+    for (int64_t g = 0; g <= n_grown; g++) {
+        int64_t until = g < n_grown ? seek(index, from, nnz, grown[g]) : nnz;
+        for (; d < n_dropped && dropped[d] < until; d++) {
+            int64_t n = dropped[d] - from;
+            stay(index, from, dropped[d], at, kept, merged, kept_old, kept_new);
+            at += n, kept += n, from = dropped[d] + 1;
         }
-        while (g < n_grown && grown[g] < index[i]) merged[to++] = grown[g++];
-        if (g < n_grown && grown[g] == index[i]) return -1;
-        kept_old[kept] = i;
-        kept_new[kept++] = to;
-        merged[to++] = index[i];
+        stay(index, from, until, at, kept, merged, kept_old, kept_new);
+        at += until - from, kept += until - from, from = until;
+        if (g == n_grown) break;
+        int active = until < nnz && index[until] == grown[g];
+        if (active && !(d < n_dropped && dropped[d] == until)) return -1;
+        merged[at++] = grown[g];
     }
-    while (g < n_grown) merged[to++] = grown[g++];
     return kept;
 }

@@ -109,37 +109,38 @@ static inline int is_kept(const search_t *w, const search_hit_t *hit, const cut_
 
 /* ---- the start ---------------------------------------------------------------------------------------- */
 
-/* One side by its norms; equal ones in order of their numbers. */
-static void order(search_side_t *side, uint64_t *pairs, int falling) {
-    uint64_t *from = pairs, *to = pairs + side->n;
-    for (int64_t i = 0; i < side->n; i++) {
-        uint32_t key = rank(side->norms[i]);
+/* The order of n values, falling or rising, equal ones as they came; the values in that order. */
+static void sort(float *values, int64_t *order, int64_t n, uint64_t *pairs, int falling) {
+    uint64_t *from = pairs, *to = pairs + n;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t key = rank(values[i]);
         from[i] = (uint64_t)(falling ? ~key : key) << 32 | (uint32_t)i;
     }
     int64_t start[DIGITS];
     for (int shift = 32; shift < 64; shift += DIGIT) {
         memset(start, 0, sizeof start);
-        for (int64_t i = 0; i < side->n; i++) start[from[i] >> shift & (DIGITS - 1)]++;
+        for (int64_t i = 0; i < n; i++) start[from[i] >> shift & (DIGITS - 1)]++;
         for (int64_t d = 0, sum = 0; d < DIGITS; d++) {
             int64_t count = start[d];
             start[d] = sum;
             sum += count;
         }
-        for (int64_t i = 0; i < side->n; i++) to[start[from[i] >> shift & (DIGITS - 1)]++] = from[i];
+        for (int64_t i = 0; i < n; i++) to[start[from[i] >> shift & (DIGITS - 1)]++] = from[i];
         uint64_t *other = from;
         from = to, to = other;
     }
-    for (int64_t i = 0; i < side->n; i++) {
+    for (int64_t i = 0; i < n; i++) {
         uint32_t key = (uint32_t)(from[i] >> 32);
-        side->order[i] = (uint32_t)from[i];
-        side->norms[i] = unrank(falling ? ~key : key);
+        order[i] = (uint32_t)from[i];
+        values[i] = unrank(falling ? ~key : key);
     }
 }
 
 void search_start(search_t *w) {
     int falling = w->metric != SEARCH_L2;
-    order(&w->rows, w->pairs, falling);
-    order(&w->columns, w->pairs, falling);
+    sort(w->rows.norms, w->rows.order, w->rows.n, w->pairs, falling);
+    sort(w->columns.norms, w->columns.order, w->columns.n, w->pairs, falling);
+    sort(w->energy, w->order, w->samples, w->pairs, 1);
     double row = w->rows.norms[falling ? 0 : w->rows.n - 1];
     double column = w->columns.norms[falling ? 0 : w->columns.n - 1], most = row > column ? row : column;
     w->refused = !(most * most <= 1e37) || !(row <= FLT_MAX && column <= FLT_MAX);

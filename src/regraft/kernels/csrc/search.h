@@ -18,7 +18,13 @@ typedef struct {
     float *norms;   /* [n], in that order once they are ordered */
     int64_t tiles, packed_tiles, wanted_tiles;
     float *packed; /* [tiles][samples][height of a tile]; the first packed_tiles are there */
+    float *behind; /* [tiles][stops][height of a tile]: norms of the samples behind each stop, with rounding */
 } search_side_t;
+
+/* A tile may be left after 32, 64, 128, ... samples. */
+#define SEARCH_STOP 32
+#define SEARCH_STOPS 12
+#define SEARCH_APART 16
 
 /* One product that reached the limit. */
 typedef struct {
@@ -30,7 +36,8 @@ typedef struct {
     search_hit_t *hits;
     int64_t count;
     int64_t raise_at; /* hits at which the limit is raised next */
-    char apart[40]; /* threads count in different cache lines */
+    float *near; /* [width of a tile][samples + SEARCH_APART]: rows to be packed */
+    char apart[32]; /* threads count in different cache lines */
 } search_buffer_t;
 
 typedef struct {
@@ -49,13 +56,16 @@ typedef struct {
     double level, ratio;        /* bounds in the band reach the level; the next one's is so much lower */
     int64_t last;               /* row tiles in the band */
     int64_t seen;               /* hits when the limit was last raised */
-    uint64_t *pairs;            /* scratch for ordering, twice as long as the longer side */
+    uint64_t *pairs;            /* scratch for ordering, twice as long as the longest of sides and samples */
+    float *energy;              /* [samples]: squares of the rows' numbers */
+    int64_t *order;             /* [samples]: the order in which they are summed, by energy */
+    int stops;                  /* below the number of samples; none for SEARCH_L2 */
     int above_zero;             /* whether only keys above zero count */
     int finished, refused;
 } search_t;
 
-/* Order both sides by their norms, once those are there, and say where the walk begins. Refuses norms that are
- * not finite, or whose products may not be. */
+/* Order both sides by their norms and the samples by their energy, once those are there, and say where the walk
+ * begins. Refuses norms that are not finite, or whose products may not be. */
 void search_start(search_t *w);
 /* Raise the limit to the k-th best key over all buffers. */
 void search_raise(search_t *w, int team);

@@ -26,18 +26,20 @@ static search_side_t side_of(unsigned long long data, long long n, long long str
 }
 
 /* Room for what the search keeps of a side; 0 without memory. */
-static int make_room(search_side_t *side, int64_t samples, int64_t height) {
+static int make_room(search_side_t *side, int64_t samples, int stops, int64_t height) {
     void *at = NULL;
+    side->behind = malloc((side->tiles * stops * height + 1) * sizeof *side->behind);
     side->order = malloc(side->n * sizeof *side->order);
     side->norms = malloc(side->n * sizeof *side->norms);
     if (posix_memalign(&at, 64, side->tiles * height * samples * sizeof(float)) == 0) side->packed = at;
-    return side->order && side->norms && side->packed;
+    return side->behind && side->order && side->norms && side->packed;
 }
 
 static void leave(search_side_t *side) {
     free(side->order);
     free(side->norms);
     free(side->packed);
+    free(side->behind);
 }
 
 /* Where the excluded positions of each row start; 0 where they do not increase within the matrix. */
@@ -58,16 +60,21 @@ static int point(int64_t *ptr, const int64_t *exclude, int64_t excluded, int64_t
 
 static int64_t search(search_t *w, const search_isa_t *isa, int team, int64_t excluded, int64_t *index,
                       float *values) {
-    int64_t tiles = w->rows.tiles, longer = w->rows.n > w->columns.n ? w->rows.n : w->columns.n, found = NO_MEMORY;
+    int64_t tiles = w->rows.tiles, longest = w->rows.n > w->columns.n ? w->rows.n : w->columns.n, found = NO_MEMORY;
+    if (w->samples > longest) longest = w->samples;
     int64_t *ptr = malloc((w->rows.n + 1) * sizeof *ptr), *ends = calloc(4 * tiles, sizeof *ends);
-    w->pairs = malloc(2 * longer * sizeof *w->pairs);
+    w->pairs = malloc(2 * longest * sizeof *w->pairs);
+    w->energy = malloc(w->samples * sizeof *w->energy);
+    w->order = malloc(w->samples * sizeof *w->order);
     w->capacity = 2 * w->k + 8192;
-    int whole = make_room(&w->rows, w->samples, isa->height);
-    whole = make_room(&w->columns, w->samples, isa->width) && whole && ptr && ends && w->pairs;
+    int whole = make_room(&w->rows, w->samples, w->stops, isa->height);
+    whole = make_room(&w->columns, w->samples, w->stops, isa->width) && whole;
+    whole = whole && ptr && ends && w->pairs && w->energy && w->order;
     for (int t = 0; t < team; t++) {
         w->buffers[t].hits = malloc(w->capacity * sizeof(search_hit_t));
+        w->buffers[t].near = malloc(isa->width * (w->samples + SEARCH_APART) * sizeof(float));
         w->buffers[t].raise_at = w->k;
-        whole = whole && w->buffers[t].hits;
+        whole = whole && w->buffers[t].hits && w->buffers[t].near;
     }
     if (whole && !point(ptr, w->exclude, excluded, w->rows.n, w->columns.n)) {
         found = REFUSED;
@@ -77,10 +84,15 @@ static int64_t search(search_t *w, const search_isa_t *isa, int team, int64_t ex
         pool_run(isa->walk, w, team);
         found = w->refused ? REFUSED : search_finish(w, team, index, values);
     }
-    for (int t = 0; t < team; t++) free(w->buffers[t].hits);
+    for (int t = 0; t < team; t++) {
+        free(w->buffers[t].hits);
+        free(w->buffers[t].near);
+    }
     leave(&w->rows);
     leave(&w->columns);
     free(w->pairs);
+    free(w->energy);
+    free(w->order);
     free(ends);
     free(ptr);
     return found;
@@ -107,6 +119,7 @@ static PyObject *py_search(PyObject *self, PyObject *args) {
     w->columns = side_of(columns, n, n_stride, n_step, isa->width);
     w->samples = samples, w->k = k, w->metric = metric, w->slack = slack, w->exclude = AT(exclude);
     w->above_zero = above_zero;
+    while (metric != SEARCH_L2 && w->stops < SEARCH_STOPS && SEARCH_STOP << w->stops < samples) w->stops++;
     team = team < 1 ? 1 : team > POOL_MAX ? POOL_MAX : team;
     Py_BEGIN_ALLOW_THREADS
     found = search(w, isa, team, excluded, AT(index), AT(values));

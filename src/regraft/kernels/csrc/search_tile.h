@@ -5,147 +5,23 @@
  * samples are packed together as bfloat16.
  *
  * Rows and columns are ordered by norm, so the norms at a tile's corners bound its products by Cauchy and
- * Schwarz. Bands of tiles are walked from the largest bound on. Between two bands the limit is raised to the
- * k-th best key over all threads, within a band by a thread whose buffer is full. The samples of a product
- * are summed one after the other, so its value depends neither on tiles nor on threads.
+ * Schwarz. Samples are ordered by the rows' energy in them, falling, and a tile is left at the first stop behind
+ * which the norms of what is left cannot lift any of its products to the limit. Bands of tiles are walked from the
+ * largest bound on. Between two bands the limit is raised to the k-th best key over all threads, within a band by a
+ * thread whose buffer is full. The samples of a product are summed one after the other, so its value depends
+ * neither on tiles nor on threads.
  */
 
 #define L ((int64_t)(VB / sizeof(float)))
 #define TN (2 * L)
 #define BLOCK 16 /* column tiles that stay in the cache while row tiles pass */
-#define PIECE 64 /* samples packed at a time */
 #define INLINE static inline __attribute__((always_inline))
 typedef float NAME(fvec) __attribute__((vector_size(VB), aligned(4), may_alias));
 typedef int32_t NAME(ivec) __attribute__((vector_size(VB), aligned(4), may_alias));
 #define fvec NAME(fvec)
 #define ivec NAME(ivec)
 
-/* ---- norms -------------------------------------------------------------------------------------------- */
-
-/* The norm of a row whose squares are lost in float. */
-static __attribute__((noinline)) float NAME(small_norm)(const search_side_t *side, int64_t samples, int64_t i) {
-    double sum = 0;
-    for (int64_t s = 0; s < samples; s++) {
-        double x = side->data[i * side->stride + s * side->step];
-        sum += x * x;
-    }
-    return (float)__builtin_sqrt(sum);
-}
-
-/* The sum of squares, and in `any` the bits of all numbers, of a row that lies in one piece. */
-INLINE float NAME(squares)(const float *x, int64_t samples, uint32_t *any) {
-    fvec sum[4] = {{0}, {0}, {0}, {0}};
-    ivec bits = {0};
-    int64_t s = 0;
-    for (; s + 4 * L <= samples; s += 4 * L)
-#pragma GCC unroll 4
-        for (int q = 0; q < 4; q++) {
-            fvec v = *(const fvec *)(x + s + q * L);
-            sum[q] += v * v;
-            bits |= (ivec)v;
-        }
-    for (; s + L <= samples; s += L) {
-        fvec v = *(const fvec *)(x + s);
-        sum[0] += v * v;
-        bits |= (ivec)v;
-    }
-    fvec lanes = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-    float total = 0;
-    for (int64_t l = 0; l < L; l++) total += lanes[l], *any |= (uint32_t)bits[l];
-    for (; s < samples; s++) {
-        uint32_t one;
-        __builtin_memcpy(&one, x + s, sizeof one);
-        total += x[s] * x[s], *any |= one;
-    }
-    return total;
-}
-
-/* Norms of rows [from, to), not yet in order. A thread's part begins at a multiple of the rows taken together. */
-static void NAME(norms)(const search_side_t *side, int64_t samples, int64_t from, int64_t to) {
-    float piece[PIECE];
-    for (int64_t i = from; i < to; i += TN) {
-        int64_t n = to - i < TN ? to - i : TN;
-        float sums[2 * VB / sizeof(float)] = {0};
-        uint32_t any[2 * VB / sizeof(float)] = {0};
-        if (side->step == 1) {
-            for (int64_t r = 0; r < n; r++)
-                sums[r] = NAME(squares)(side->data + (i + r) * side->stride, samples, &any[r]);
-        } else {
-            for (int64_t s = 0; s < samples; s++) {
-                const float *x = side->data + i * side->stride + s * side->step;
-                if (n < TN || side->stride != 1) {
-                    __builtin_memset(piece, 0, sizeof piece);
-                    for (int64_t r = 0; r < n; r++) piece[r] = x[r * side->stride];
-                    x = piece;
-                }
-                for (int64_t r = 0; r < TN; r++) {
-                    uint32_t one;
-                    __builtin_memcpy(&one, x + r, sizeof one);
-                    sums[r] += x[r] * x[r], any[r] |= one;
-                }
-            }
-        }
-        for (int64_t r = 0; r < n; r++) {
-            int lost = sums[r] < 1e-32f && any[r] << 1;
-            side->norms[i + r] = lost ? NAME(small_norm)(side, samples, i + r) : __builtin_sqrtf(sums[r]);
-        }
-    }
-}
-
-static void NAME(norms_of)(const search_side_t *side, int64_t samples, int tid, int team) {
-    int64_t pieces = (side->n + TN - 1) / TN, from = pieces * tid / team * TN, to = pieces * (tid + 1) / team * TN;
-    NAME(norms)(side, samples, from, to < side->n ? to : side->n);
-}
-
-/* ---- packing ------------------------------------------------------------------------------------------ */
-
-#ifdef PAIRS
-#define STEPS(samples) (((samples) + 1) / 2)
-/* The nearest bfloat16. */
-INLINE uint32_t NAME(rounded)(float x) {
-    uint32_t bits;
-    __builtin_memcpy(&bits, &x, sizeof bits);
-    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-}
-#define ADD(sum, a, b)                                                                                        \
-    (sum) = (fvec)_mm512_dpbf16_ps((__m512)(sum), (__m512bh)_mm512_set1_ps(a), (__m512bh)(b))
-#else
-#define STEPS(samples) (samples)
-#define ADD(sum, a, b) (sum) += (a) * (b)
-#endif
-
-/* Tile `tile` of `side`, sample after sample; rows behind the last are zeros. */
-static void NAME(pack)(const search_side_t *side, int64_t samples, int64_t tile, int64_t height) {
-    int64_t steps = STEPS(samples);
-    float *to = side->packed + tile * steps * height;
-    int64_t first = tile * height, n = side->n - first < height ? side->n - first : height;
-    const float *from[2 * VB / sizeof(float)];
-    for (int64_t i = 0; i < n; i++) from[i] = side->data + side->order[first + i] * side->stride;
-    if (n < height) __builtin_memset(to, 0, steps * height * sizeof(float));
-    /* a piece of each row is copied first: rows a power of two apart drive each other out of the cache */
-    float near[2 * VB / sizeof(float)][PIECE + 4];
-    for (int64_t s0 = 0; s0 < samples; s0 += PIECE) {
-        int64_t some = samples - s0 < PIECE ? samples - s0 : PIECE;
-        for (int64_t i = 0; i < n; i++) {
-            for (int64_t s = 0; s < some; s++) near[i][s] = from[i][(s0 + s) * side->step];
-            near[i][some] = 0;
-        }
-#ifdef PAIRS
-        uint32_t *pairs = (uint32_t *)to + s0 / 2 * height;
-        for (int64_t s = 0; s < some; s += 2)
-            for (int64_t i = 0; i < n; i++)
-                pairs[s / 2 * height + i] = NAME(rounded)(near[i][s]) | NAME(rounded)(near[i][s + 1]) << 16;
-#else
-        for (int64_t s = 0; s < some; s++)
-            for (int64_t i = 0; i < n; i++) to[(s0 + s) * height + i] = near[i][s];
-#endif
-    }
-}
-
-static void NAME(pack_wanted)(const search_side_t *side, int64_t samples, int64_t height, int tid, int team) {
-    for (int64_t tile = side->packed_tiles + tid; tile < side->wanted_tiles; tile += team)
-        NAME(pack)(side, samples, tile, height);
-}
+#include "search_pack.h"
 
 /* ---- one tile ----------------------------------------------------------------------------------------- */
 
@@ -188,6 +64,21 @@ INLINE fvec NAME(nearness)(const search_t *w, fvec products, int64_t r, int64_t 
     return (fvec)((ivec)v & (v < 0));
 }
 
+/* Whether a product of the tile may still reach the limit behind stop k. */
+INLINE int NAME(may_reach)(const search_t *w, fvec sum[TM][2], int64_t i, int64_t j, int k, fvec least, int metric) {
+    const float *a = w->rows.behind + (i * w->stops + k) * TM, *b = w->columns.behind + (j * w->stops + k) * TN;
+    fvec left = *(const fvec *)b, right = *(const fvec *)(b + L);
+    uint32_t any = 0;
+#pragma GCC unroll 16
+    for (int r = 0; r < TM; r++) {
+        fvec u = sum[r][0], v = sum[r][1];
+        if (metric == SEARCH_ABS) u = (fvec)((ivec)u & 0x7fffffff), v = (fvec)((ivec)v & 0x7fffffff);
+        u += a[r] * left, v += a[r] * right;
+        any |= (uint32_t)MASK(u, least) | (uint32_t)MASK(v, least);
+    }
+    return any != 0;
+}
+
 INLINE void NAME(tile)(const search_t *w, search_buffer_t *out, int64_t i, int64_t j, float limit, int metric) {
     int64_t steps = STEPS(w->samples);
     const float *a = w->rows.packed + i * steps * TM;
@@ -195,13 +86,19 @@ INLINE void NAME(tile)(const search_t *w, search_buffer_t *out, int64_t i, int64
     fvec sum[TM][2], least = limit - (fvec){0};
 #pragma GCC unroll 16
     for (int r = 0; r < TM; r++) sum[r][0] = sum[r][1] = (fvec){0};
-    for (int64_t s = 0; s < steps; s++, a += TM, b += TN) {
-        fvec left = *(const fvec *)b, right = *(const fvec *)(b + L);
+    int64_t s = 0;
+    for (int k = 0;; k++) {
+        int64_t until = k < w->stops ? STEPS((int64_t)SEARCH_STOP << k) : steps;
+        for (; s < until; s++, a += TM, b += TN) {
+            fvec left = *(const fvec *)b, right = *(const fvec *)(b + L);
 #pragma GCC unroll 16
-        for (int r = 0; r < TM; r++) {
-            ADD(sum[r][0], a[r], left);
-            ADD(sum[r][1], a[r], right);
+            for (int r = 0; r < TM; r++) {
+                ADD(sum[r][0], a[r], left);
+                ADD(sum[r][1], a[r], right);
+            }
         }
+        if (s == steps) break;
+        if (!NAME(may_reach)(w, sum, i, j, k, least, metric)) return;
     }
     uint32_t masks[TM], any = 0;
 #pragma GCC unroll 16
@@ -353,6 +250,7 @@ static void NAME(walk)(void *arg, int tid, int team, barrier_t *meet) {
     search_buffer_t *out = &w->buffers[tid];
     NAME(norms_of)(&w->rows, w->samples, tid, team);
     NAME(norms_of)(&w->columns, w->samples, tid, team);
+    NAME(energy_of)(w, w->samples * tid / team, w->samples * (tid + 1) / team);
     pool_meet(meet);
     if (tid == 0) search_start(w);
     for (;;) {
@@ -362,8 +260,8 @@ static void NAME(walk)(void *arg, int tid, int team, barrier_t *meet) {
         }
         pool_meet(meet);
         if (w->finished) return;
-        NAME(pack_wanted)(&w->rows, w->samples, TM, tid, team);
-        NAME(pack_wanted)(&w->columns, w->samples, TN, tid, team);
+        NAME(pack_rows)(w, out->near, tid, team);
+        NAME(pack_columns)(w, out->near, tid, team);
         pool_meet(meet);
         int64_t blocks = (w->columns.wanted_tiles + BLOCK - 1) / BLOCK;
         for (int64_t n; (n = atomic_fetch_add(&w->next, 1)) < blocks * w->last;) {
@@ -405,7 +303,6 @@ static void NAME(products)(void *arg, int tid, int team, barrier_t *meet) {
 #undef L
 #undef TN
 #undef BLOCK
-#undef PIECE
 #undef INLINE
 #undef fvec
 #undef ivec
