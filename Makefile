@@ -1,14 +1,16 @@
 # make demo   train four sparse networks, merge them, write runs/demo/report.html
 # make test   everything CI runs: style, types, import direction, tests, docs
+# make flower the tests that need Flower, whose requirements exclude those of the other tests: a venv of its own
 PYTHON ?= python3
 VENV   ?= .venv
+FLOWER ?= .venv-flower
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet -c constraints.txt
 WORKERS ?= 2
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint types imports unit docs coverage clean
+.PHONY: demo test lint types imports unit docs coverage flower clean
 
 demo: $(VENV)/.demo
 	$(BIN)/regraft demo --out runs/demo
@@ -34,6 +36,9 @@ docs: $(VENV)/.test
 coverage: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term-missing:skip-covered
 
+flower: $(FLOWER)/.test
+	$(FLOWER)/bin/python -m pytest tests/federated/flower src/regraft/federated/flower
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -50,5 +55,13 @@ $(VENV)/.test: pyproject.toml $(wildcard setup.py) $(VENV)/.torch
 	$(PIP) -e '.[test,docs]'
 	@touch $@ $(VENV)/.demo
 
+$(FLOWER)/.test: pyproject.toml constraints.txt constraints-flower.txt
+	$(PYTHON) -m venv $(FLOWER)
+	sed '/^rich==/d' constraints.txt | cat - constraints-flower.txt > $(FLOWER)/constraints.txt
+	$(FLOWER)/bin/python -m pip install --quiet -c $(FLOWER)/constraints.txt torch
+	$(FLOWER)/bin/python -m pip install --quiet -c $(FLOWER)/constraints.txt \
+	  -e '.[federated,federated-simulation]' pytest hypothesis
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist docs/_build .mypy_cache .ruff_cache .pytest_cache src/*.egg-info
+	rm -rf $(VENV) $(FLOWER) build dist docs/_build .mypy_cache .ruff_cache .pytest_cache src/*.egg-info

@@ -10,12 +10,11 @@ from flwr.serverapp import Grid, ServerApp
 from regraft.federated.flower.strategy import FlowerStrategy
 
 
-def server_app(strategy_of: Callable[[Context], FlowerStrategy], *, timeout: float = 3600) -> ServerApp:
+def server_app(strategy_of: Callable[[Context], FlowerStrategy]) -> ServerApp:
     """A Flower ``ServerApp`` that runs the strategy to its last round.
 
     Args:
         strategy_of: the strategy; called when the run starts.
-        timeout: seconds after which a round goes on without those who have not answered.
 
     >>> type(server_app(lambda context: None)).__name__
     'ServerApp'
@@ -24,6 +23,6 @@ def server_app(strategy_of: Callable[[Context], FlowerStrategy], *, timeout: flo
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        strategy_of(context).start(grid, timeout=timeout)
+        strategy_of(context).start(grid)
 
     return app

@@ -57,6 +57,7 @@ class FlowerStrategy(Strategy):
         test: Split | None = None,
         folder: str | os.PathLike[str] | None = None,
         wait: float = 600.0,
+        timeout: float = 3600.0,
         on_round: Callable[[State], None] | None = None,
     ) -> None:
         """A federation that has not begun, or that goes on from what is in the folder.
@@ -69,6 +70,7 @@ class FlowerStrategy(Strategy):
             folder: where the model is written after each round.
             wait: seconds for which the first round waits for nodes that are not there yet; as many as the
                 strategy's ``min_fit`` must come.
+            timeout: seconds after which a round goes on without those who have not answered.
             on_round: called after each round.
 
         Raises:
@@ -80,7 +82,7 @@ class FlowerStrategy(Strategy):
             raise InputError(f"clients is {clients!r}, but must be a whole number of 1 or more")
         self.state = State(copy.deepcopy(model))
         self._federation, self._test, self._folder = federation, test, folder
-        self._on_round = on_round
+        self._on_round, self._timeout = on_round, timeout
         self._config = federation.config(model, ()) | {"clients": clients}
         self._roster = Roster(clients, Plan.of(model).fingerprint.hex(), wait)
         self._answered: dict[int, int] = {}  # node -> the last round in which it answered
@@ -95,7 +97,7 @@ class FlowerStrategy(Strategy):
         grid: Grid,
         initial_arrays: ArrayRecord | None = None,
         num_rounds: int | None = None,
-        timeout: float = 3600,
+        timeout: float | None = None,
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
@@ -105,7 +107,7 @@ class FlowerStrategy(Strategy):
         Args:
             initial_arrays: another model to start from, as ``arrays`` gives it.
             num_rounds: rounds in all; default the federation's.
-            timeout: seconds after which a round goes on without those who have not answered.
+            timeout: of a round; default the strategy's.
             train_config: sent along to the nodes.
             evaluate_config: not used: the model is evaluated by the server.
             evaluate_fn: called with the number of finished rounds and the model's arrays, after each round.
@@ -119,10 +121,11 @@ class FlowerStrategy(Strategy):
         self.summary()
         result = Result()
         rounds = self._federation.rounds if num_rounds is None else num_rounds
+        patience = self._timeout if timeout is None else timeout
         while self.state.round < rounds:
             number, started = self.state.round + 1, time.perf_counter()
             messages = self.configure_train(number, self.arrays, train_config or ConfigRecord(), grid)
-            arrays, metrics = self.aggregate_train(number, stream(grid, messages, timeout))
+            arrays, metrics = self.aggregate_train(number, stream(grid, messages, patience))
             self.state.history[-1]["seconds"] = time.perf_counter() - started
             log(INFO, "round %s of %s: %s", number, rounds, self.state.history[-1])
             result.arrays = arrays
