@@ -26,7 +26,7 @@ from regraft.cli.train import choose_device
 from regraft.cli.training_options import model_options
 from regraft.cli.training_report import describe_model
 from regraft.data import Data, Split
-from regraft.errors import InputError, MissingDependency, RegraftError
+from regraft.errors import InputError, RegraftError
 from regraft.federated import Federation, State, federate, partitioned
 from regraft.federated.gossip import Gossip, GossipRound, gossip
 from regraft.federated.partition import parse as parse_partition
@@ -145,7 +145,11 @@ def _served(
 
         try:
             if engine == "flower":
-                after = _flower(model, splits, federation, data, state, resume, note)
+                from regraft.federated.flower import simulate  # says what to install, where it is not
+
+                after = simulate(
+                    model, splits, federation, test=data.test, folder=state, resume=resume, on_round=note
+                )
             else:
                 after = federate(
                     model, splits, federation, test=data.test, folder=state, resume=resume, on_round=note,
@@ -159,19 +163,6 @@ def _served(
             )
             raise InputError(f"{error}; the network after {good[0].round} rounds is in '{out}'") from error
     return after.model, after.history
-
-
-def _flower(
-    model: nn.Module, splits: list[Split], federation: Federation, data: Data, state: Path | None,
-    resume: bool, on_round: Any,
-) -> State:  # fmt: skip
-    try:
-        import flwr  # noqa: F401
-    except ImportError:
-        raise MissingDependency("flwr", "federated", "--engine flower") from None
-    from regraft.federated.flower import simulate
-
-    return simulate(model, splits, federation, test=data.test, folder=state, resume=resume, on_round=on_round)
 
 
 def _gossip(
