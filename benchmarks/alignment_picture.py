@@ -1,10 +1,10 @@
-"""Draw what alignment does to two dense networks of the digits: docs/images/align-light.svg and -dark.svg.
+"""Draw what alignment does to two sparse networks of the digits: docs/images/align-light.svg and -dark.svg.
 
     python benchmarks/alignment_picture.py
 
-Trains two 64-256-256-10 networks (half a minute), aligns them by their weights, and draws the correlation of
-the answers of the first 48 first-layer units of each, before and after, and the test accuracy on the straight
-line between the two.
+Trains two 64-256-256-10 networks of density .1 whose topologies evolve (half a minute), aligns the second to
+the first by their weights, and draws both first-layer topologies over each other, before and after, and the
+test accuracy on the straight line between the two.
 """
 
 from __future__ import annotations
@@ -16,34 +16,39 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from torch import nn
 
 from _common import save_pictures, style
-from regraft import data, graph, measure
+from regraft import Topology, data, densify, measure
 from regraft.data import Data
 from regraft.merging.align import WeightMatching
 from regraft.train import Recipe, train_recipe
 
 RECIPE = Recipe(
-    "mlp:in-256-256-classes", dense=True, optimizer="adam", lr=1e-3, batch_size=32, epochs=30, evolve="none"
-)
-UNITS, STEPS = 48, 21
+    "mlp:in-256-256-classes", density=0.1, allocate="uniform", lr=0.1, batch_size=32, epochs=20, evolve="set",
+    rate="exd",
+)  # fmt: skip
+UNITS, STEPS = 64, 21
+NAMES = ("as trained", "aligned", "aligned, one scale")
 
 
-def correlations(nets: Sequence[nn.Module], digits: Data) -> np.ndarray:
-    """Of each unit's answers in one network with each other's in the other: [UNITS, UNITS]."""
-    groups = graph.trace(nets[0])
-    answers = [graph.activations(net, groups, digits.train.x)["fc1"][:, :UNITS].numpy() for net in nets]
-    with np.errstate(invalid="ignore", divide="ignore"):  # units that answer nothing
-        both = np.corrcoef(answers[0].T, answers[1].T)
-    found: np.ndarray = np.nan_to_num(both[:UNITS, UNITS:])
+def first_layers(nets: Sequence[nn.Module]) -> list[np.ndarray]:
+    """Which of the first UNITS units has which inputs, in each network: bool [UNITS, inputs]."""
+    found = []
+    for net in nets:
+        connections = Topology.of(net)["fc1.weight"]
+        there = np.zeros(connections.shape, dtype=bool)
+        there.flat[connections.index.numpy()] = True
+        found.append(there[:UNITS])
     return found
 
 
 @torch.no_grad()
 def on_the_line(nets: Sequence[nn.Module], digits: Data) -> list[float]:
     """Test accuracy in percent of (1 - t) a + t b for t from 0 to 1."""
-    a, b = nets
+    a, b = (densify(copy.deepcopy(net)) for net in nets)
     found = []
     for t in np.linspace(0, 1, STEPS):
         between = copy.deepcopy(a)
@@ -53,46 +58,41 @@ def on_the_line(nets: Sequence[nn.Module], digits: Data) -> list[float]:
     return found
 
 
-def draw(matrices: Sequence[np.ndarray], lines: Sequence[Sequence[float]], theme: Mapping[str, Any]) -> Any:
+def draw(
+    pairs: Sequence[Sequence[nn.Module]], lines: Sequence[Sequence[float]], theme: Mapping[str, Any]
+) -> Any:
     """Two matrices and one panel of lines."""
-    from matplotlib.colors import LinearSegmentedColormap
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(10.2, 3.7))
-    low, high = theme["lines"][1], theme["lines"][0]
-    paper = "#f6f7f8" if theme["ink"] == "#1b2026" else "#191d23"
-    colours = LinearSegmentedColormap.from_list("correlation", [low, paper, high])
-    for left, matrix, words in zip((0.045, 0.345), matrices, ("as trained", "aligned"), strict=True):
-        ax = figure.add_axes((left, 0.14, 0.27, 0.27 * 10.2 / 3.7))
-        ax.imshow(matrix, cmap=colours, vmin=-1, vmax=1, interpolation="none")
-        ax.set_title(words, color=theme["ink"], fontsize=11, loc="left")
+    first, second = theme["lines"][:2]
+    for left, nets, words in ((0.02, pairs[0], NAMES[0]), (0.325, pairs[2], "aligned")):
+        a, b = first_layers(nets)
+        colours = np.full((*a.shape, 3), to_rgb("#f6f7f8" if theme["ink"] == "#1b2026" else "#191d23"))
+        colours[a], colours[b], colours[a & b] = to_rgb(first), to_rgb(second), to_rgb(theme["ink"])
+        ax = figure.add_axes((left, 0.14, 0.28, 0.28 * 10.2 / 3.7))
+        ax.imshow(colours, interpolation="none")
+        overlap = Topology.of(nets[0]).jaccard(Topology.of(nets[1]))
+        ax.set_title(f"{words}: overlap {overlap:.2f}", color=theme["ink"], fontsize=11, loc="left")
         ax.set_xticks([])
         ax.set_yticks([])
-        ax.set_xlabel(f"{UNITS} units of network 2", color=theme["muted"], fontsize=10)
-        ax.set_ylabel(f"{UNITS} units of network 1", color=theme["muted"], fontsize=10)
         for spine in ax.spines.values():
             spine.set(color=theme["muted"], linewidth=0.6)
-    ax = figure.add_axes((0.70, 0.14, 0.275, 0.27 * 10.2 / 3.7))
-    style(ax, theme, "between the two", "network 1 to network 2", "test accuracy, %")
-    ts = np.linspace(0, 1, STEPS)
-    names, colours_of = ("as trained", "aligned", "aligned, one scale"), (low, high, theme["lines"][2])
-    for line, words, colour, above in zip(lines, names, colours_of, (-9, -8, 6), strict=True):
-        ax.plot(ts, line, color=colour, linewidth=1.8)
-        place: Any = {"xytext": (0, above), "textcoords": "offset points", "ha": "center", "va": "center"}
-        ax.annotate(words, (0.5, line[STEPS // 2]), color=colour, fontsize=9.5, **place)
-    ax.set_xticks([0, 0.5, 1], ["1", "half way", "2"])
+    ax = figure.add_axes((0.68, 0.14, 0.3, 0.28 * 10.2 / 3.7))
+    style(ax, theme, "between the two", "", "test accuracy, %")
+    for row, (line, words) in enumerate(zip(lines, NAMES, strict=True)):
+        colour = theme["lines"][(3, 2, 0)[row]]
+        ax.plot(np.linspace(0, 1, STEPS), line, color=colour, linewidth=1.8)
+        ax.text(0.02, 0.03 + 0.08 * row, words, color=colour, fontsize=9, transform=ax.transAxes)
+    ax.set_xticks([0, 0.5, 1], ["network 1", "half way", "network 2"])
     return figure
 
 
 def main() -> None:
     torch.set_num_threads(1)
     digits = data.load("digits")
-    a, b = (train_recipe(replace(RECIPE, seed=seed), digits).model for seed in range(2))
-    plain = WeightMatching(normalise=False)([a, b])
-    scaled = WeightMatching()([a, b])
-    lines = [on_the_line(pair, digits) for pair in ((a, b), plain, scaled)]
-    matrices = [correlations(pair, digits) for pair in ((a, b), scaled)]
-    save_pictures("align", lambda theme: draw(matrices, lines, theme))
+    nets = [train_recipe(replace(RECIPE, seed=seed), digits).model for seed in range(2)]
+    pairs = [nets, WeightMatching(normalise=False)(nets), WeightMatching()(nets)]
+    lines = [on_the_line(pair, digits) for pair in pairs]
+    save_pictures("align", lambda theme: draw(pairs, lines, theme))
     print([round(line[STEPS // 2], 1) for line in lines])
 
 
