@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Iterator, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -72,9 +74,6 @@ def train_gates(
     penalised = _Penalised(plan.loss, gates, share)
     optimizer = _optimizer(gated.model, plan)
     optimizer.add_param_group({"params": list(gates.parameters()), "lr": gate_lr, "weight_decay": 0.0})
-    scale = torch.tensor(list(gates.sizes.values()))[gates.group_of] * float(len(gates.sizes))
-    for parameter in gates.parameters():
-        parameter.register_hook(lambda gradient: gradient * scale.to(gradient))  # type: ignore[no-untyped-call]
 
     def before(epoch: int) -> None:
         penalised.weight = rising(epoch)
@@ -91,13 +90,31 @@ def train_gates(
                 "undecided": sum(group.undecided for group in state) / len(state),
             }
 
-    history = train(
-        gated, plan.batches, penalised, optimizer, epochs, phase="merging", on_epoch=plan.on_epoch,
-        evolver=_evolver(gated, optimizer, plan, epochs, "merging"), before_epoch=before, figures=figures,
-    )  # fmt: skip
+    with scaled_gradients(gates):
+        history = train(
+            gated, plan.batches, penalised, optimizer, epochs, phase="merging", on_epoch=plan.on_epoch,
+            evolver=_evolver(gated, optimizer, plan, epochs, "merging"), before_epoch=before, figures=figures,
+        )  # fmt: skip
     if plan.by_connections:
         gated.count_connections()
     return history
+
+
+@contextmanager
+def scaled_gradients(gates: Gates) -> Iterator[None]:
+    """Within the block each gate's gradient is multiplied by the number of gates of its group and by that of
+    groups, by which the L0 loss divides it."""
+    scale = torch.tensor(list(gates.sizes.values()))[gates.group_of.cpu()] * float(len(gates.sizes))
+
+    def scaled(gradient: Tensor) -> Tensor:
+        return gradient * scale.to(gradient)
+
+    hooks: list[Any] = [cast(Any, parameter).register_hook(scaled) for parameter in gates.parameters()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def finetune(student: nn.Module, plan: Plan, epochs: int, schedule: str | None) -> History:
