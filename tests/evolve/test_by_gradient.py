@@ -195,6 +195,8 @@ def test_several_processes_would_part(monkeypatch: pytest.MonkeyPatch) -> None:
     evolver = Evolve("magnitude", "gradient", generator=seeded()).attach(model := mlp())
     with pytest.raises(InputError, match="the topologies would part: pass the same"), evolver.watch():
         pass
+    with pytest.raises(InputError, match="the topologies would part: pass the same"):
+        evolver.show({})
     assert evolver.step(Probe(loss=cross_entropy, batches=[batch()])) is not None
     with Evolve(generator=seeded()).attach(model).watch():  # SET looks at no gradients
         pass
@@ -255,6 +257,23 @@ class TestRigL:
                 evolver.step(Probe(loss=cross_entropy, batches=[data]))
             topologies.append(Topology.of(model))
         assert topologies[0] == topologies[1]
+
+    def test_shown_gradients_are_like_watched_ones(self, rule: Grow) -> None:
+        """A step of one's own may show more layers than evolve."""
+        model, (x, y) = mlp(), batch()
+        evolver = Evolve("magnitude", rule, 0.3, exclude="2", generator=seeded()).attach(model)
+        twin = Evolve("magnitude", rule, 0.3, exclude="2", generator=seeded()).attach(other := mlp())
+        with twin.watch():
+            cross_entropy(other(x), y).backward()
+        seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+        layers = dict(sparse_layers(model))
+        keep = lambda name, layer, x, dz: seen.update({layer: (x, dz)})
+        with recording(layers, keep):
+            cross_entropy(model(x), y).backward()
+        assert len(seen) > 1
+        evolver.show(seen)
+        assert evolver.step() == twin.step()
+        assert Topology.of(model) == Topology.of(other)
 
     def test_several_batches_are_like_one_large_one(self, rule: Any) -> None:
         data = [batch(seed=s) for s in range(3)]
