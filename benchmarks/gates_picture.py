@@ -45,7 +45,7 @@ def run() -> Stages:
     recipe = Recipe(model="mlp:64-24-24-10", dense=True, epochs=20, lr=0.05, momentum=0.9)
     pair = [train_recipe(Recipe(**{**vars(recipe), "seed": seed}), digits).model for seed in range(2)]
     big, groups = graph.concatenate(pair, graph.trace(pair[0]))
-    before = big.fc2.weight.detach().clone()
+    before = big.get_parameter("fc2.weight").detach().clone()
     gated = gates.Gated(big, groups)
     batches = Loader(digits.train, 50, generator=torch.Generator().manual_seed(0))
     plan = Plan(batches, CrossEntropy(), 0.05, 0.9, 1e-3, 0, None, None, True)
@@ -54,17 +54,20 @@ def run() -> Stages:
     opened = gated.gates.split(gated.gates.open_probability().detach())
     order = {name: _by_network(p) for name, p in opened.items()}
     small = gates.compress(gated, dict.fromkeys(opened, UNITS))
-    where = lambda w: w[order["fc2"]][:, order["fc1"]]
+
+    def where(weight: Tensor) -> Tensor:
+        return weight[order["fc2"]][:, order["fc1"]]
+
     return Stages(
-        where(before), where(big.fc2.weight.detach()), opened["fc1"][order["fc1"]],
-        opened["fc2"][order["fc2"]], small.fc2.weight.detach(),
+        where(before), where(big.get_parameter("fc2.weight").detach()), opened["fc1"][order["fc1"]],
+        opened["fc2"][order["fc2"]], small.get_parameter("fc2.weight").detach(),
     )  # fmt: skip
 
 
 def _by_network(probability: Tensor) -> Tensor:
     """Each network's units from the most likely open to the least."""
     return torch.cat([
-        part.argsort(descending=True) + i * UNITS for i, part in enumerate(probability.split(UNITS))
+        part.argsort(descending=True) + i * UNITS for i, part in enumerate(probability.view(2, UNITS))
     ])  # fmt: skip
 
 
@@ -72,7 +75,7 @@ def draw(stages: Stages, theme: Mapping[str, Any]) -> Figure:
     """Three matrices in a row; gates as strips along the second."""
     figure = Figure(figsize=(9.4, 3.9))
     side = 0.25
-    look = {"cmap": _colours(theme), "vmin": 0.0, "vmax": 0.25, "interpolation": "nearest"}
+    look: dict[str, Any] = {"cmap": _colours(theme), "vmin": 0.0, "vmax": 0.25, "interpolation": "nearest"}
     titles = ("1. side by side", "2. gates, weights across", "3. the units most likely open")
     for i, (title, weight) in enumerate(
         zip(titles, (stages.concatenated, stages.gated, stages.compressed), strict=True)
@@ -93,7 +96,12 @@ def _strips(
     figure: Figure, box: tuple[float, float, float, float], stages: Stages, theme: Mapping[str, Any]
 ) -> None:
     left, bottom, width, height = box
-    look = {"cmap": _colours(theme, theme["lines"][1]), "vmin": 0.0, "vmax": 1.0, "aspect": "auto"}
+    look: dict[str, Any] = {
+        "cmap": _colours(theme, theme["lines"][1]),
+        "vmin": 0.0,
+        "vmax": 1.0,
+        "aspect": "auto",
+    }
     above = figure.add_axes((left, bottom + height + 0.02, width, 0.04))
     above.imshow(stages.reads.numpy()[None], **look)
     beside = figure.add_axes((left + width + 0.008, bottom, 0.016, height))
