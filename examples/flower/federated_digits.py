@@ -17,11 +17,11 @@ from regraft.train import seeds
 
 def federation(context: Context) -> Federation:
     """What server and nodes agree on."""
-    config = context.run_config
+    config, rounds = context.run_config, int(context.run_config["rounds"])
     return Federation(
         SparseMerge(density="keep", min_fit=int(config["least"])),
-        Local(epochs=int(config["epochs"]), lr=float(config["lr"]), batch_size=20),
-        rounds=int(config["rounds"]),
+        Local(epochs=int(config["epochs"]), lr=float(config["lr"]), batch_size=20, rounds=rounds),
+        rounds=rounds,
         seed=int(config["seed"]),
     )
 
