@@ -17,7 +17,7 @@ import argparse
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from _common import add_cell, read_cells, save_pictures, style
 from regraft import checkpoint, gates, graph, models
 from regraft.train import History, population, seeds
+from regraft.train.layerwise import layerwise
 
 PARTS = ("teacher 1", "teacher 2", "teacher 3", "one model", "student")
 CHUNK = 25
@@ -83,7 +84,7 @@ def students(part: str, chunk: int, args: argparse.Namespace) -> tuple[list[nn.M
     gated, histories = train(
         big, args, epochs=150, seeds=chosen, rates={"gates.*": args.gate_lr},
         penalty=lambda member, epoch: rising(epoch) * away_from_half(member),
-        draw=lambda member: {"uniform": member.gates.noise()},
+        draw=lambda member: {"uniform": member.gates.noise()}, forward=forward_of(big[0]),
     )  # fmt: skip
     states = [gates.decided(g.gates)[0] for g in gated]
     cut = [gates.compress(g, dict.fromkeys(g.gates.sizes, 100)) for g in gated]
@@ -94,6 +95,20 @@ def students(part: str, chunk: int, args: argparse.Namespace) -> tuple[list[nn.M
         "open": [s.open for s in states], "undecided": [s.undecided for s in states],
         "gated_train_loss": [h.final["train_loss"] for h in histories],
     }  # fmt: skip
+
+
+def forward_of(gated: gates.Gated) -> Callable[..., Tensor]:
+    """The forward pass of a stack of networks like this one, of one hidden layer: gates multiply the columns
+    of the weight that reads the hidden units, which is the same as multiplying the units."""
+    inside = layerwise(gated.model)
+    assert inside is not None
+
+    def forward(parameters: Mapping[str, Tensor], x: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
+        values = gated.gates.distribution.sample(parameters["gates.log_alpha"], drawn["uniform"])
+        own = {n.removeprefix("model."): p for n, p in parameters.items() if n.startswith("model.")}
+        return inside(own | {"fc2.weight": own["fc2.weight"] * values.unsqueeze(1)}, x)
+
+    return forward
 
 
 def away_from_half(member: Any) -> Tensor:

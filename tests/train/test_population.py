@@ -164,11 +164,18 @@ def spread(model: nn.Module, epoch: int) -> Tensor:
     return 0.01 * epoch * model.factor.square().sum()
 
 
-def test_penalty_noise_and_rates_of_their_own() -> None:
+def by_hand(parameters: Any, x: Tensor, drawn: Any) -> Tensor:
+    z = x @ parameters["inside.weight"].mT + parameters["inside.bias"].unsqueeze(1)
+    return z * (parameters["factor"] * (1 + 0.1 * drawn["noise"])).unsqueeze(1)
+
+
+@pytest.mark.parametrize("forward", [None, by_hand])
+def test_penalty_noise_and_rates_of_their_own(forward: Any) -> None:
     members = [Noisy(seed) for seed in range(3)]
     trained, histories = together(
-        members, X.double(), Y, rates={"fact*": 0.5}, penalty=spread, draw=lambda m: {"noise": m.noise()}
-    )
+        members, X.double(), Y, rates={"fact*": 0.5}, penalty=spread, draw=lambda m: {"noise": m.noise()},
+        forward=forward,
+    )  # fmt: skip
     single, values = copy.deepcopy(members[1]), []
     groups = [{"params": single.inside.parameters()}, {"params": [single.factor], "lr": 0.5}]
     sgd = torch.optim.SGD(groups, lr=0.05, momentum=0.9, weight_decay=1e-3)

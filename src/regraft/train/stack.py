@@ -23,11 +23,15 @@ Draw = Callable[[nn.Module], Mapping[str, Tensor]]
 """(a member) -> further arguments of its forward pass, drawn anew for each step."""
 
 
+Together = Callable[[Mapping[str, Tensor], Tensor, Mapping[str, Tensor]], Tensor]
+"""(parameters by name, x ``[members, n, ...]``, what was drawn) -> outputs, all with the members first."""
+
+
 class Stack(Generic[M]):
     """Copies of networks of one architecture, computed together. The networks themselves are left alone.
 
     Multilayer perceptrons compute by batched products, all others by ``torch.func.vmap``, under which sparse
-    layers are materialised and random numbers (dropout) differ between the members.
+    layers are materialised and random numbers (dropout) differ between the members; or as ``forward`` says.
 
     Attributes:
         parameters: by name, ``[members, ...]``: leaves that train where they train in the networks.
@@ -42,7 +46,7 @@ class Stack(Generic[M]):
         MismatchError: architectures, types or devices that differ.
     """
 
-    def __init__(self, models: Iterable[M]) -> None:
+    def __init__(self, models: Iterable[M], forward: Together | None = None) -> None:
         self._models = [copy.deepcopy(model) for model in _checked(models)]
         first = self._models[0]
         self.parameters = {
@@ -52,17 +56,20 @@ class Stack(Generic[M]):
         self.buffers = {name: _stacked(self._models, name) for name, _ in first.named_buffers()}
         # not on the meta device: moving there would part shared parameters
         self._shell = copy.deepcopy(first).train()
-        self._forward = layerwise(self._shell)
+        self._layerwise = layerwise(self._shell)
+        self._together = forward
 
     def __len__(self) -> int:
         return len(self._models)
 
     def outputs(self, x: Tensor, draw: Draw | None = None) -> Tensor:
         """Outputs ``[members, n, ...]`` for each member's own samples ``[members, n, ...]``."""
-        if self._forward is not None and draw is None:
-            return self._forward(self.parameters, x)
+        if self._layerwise is not None and self._together is None and draw is None:
+            return self._layerwise(self.parameters, x)
         drawn = [] if draw is None else [draw(model) for model in self._models]
         more = {name: torch.stack([own[name] for own in drawn]) for name in (drawn[0] if drawn else ())}
+        if self._together is not None:
+            return self._together(self.parameters, x, more)
         return self._mapped(self._shell, (x,), more)
 
     def losses(self, x: Tensor, y: Tensor, loss: Loss, draw: Draw | None = None) -> Tensor:
