@@ -199,3 +199,38 @@ def test_networks_of_other_architectures_are_refused(net: MakeNet, batches: Batc
 def test_batches_that_are_none_are_refused(net: MakeNet, loader: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         merge([net(0), net(1)], loader)
+
+
+def test_teachers_of_different_classes_become_a_student_of_all(batches: Batches) -> None:
+    def accuracy(model: nn.Module) -> float:
+        x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        return (model(x).argmax(1) == y).float().mean().item()
+
+    teachers = []
+    for seed, classes in enumerate(([0, 1], [2, 3])):
+        torch.manual_seed(seed)
+        teacher = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 4))
+        optimizer = torch.optim.SGD(teacher.parameters(), lr=0.1, momentum=0.9)
+        for _ in range(15):
+            for x, y in batches:
+                mine = torch.isin(y, torch.tensor(classes))
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(teacher(x[mine]), y[mine]).backward()
+                optimizer.step()
+        teachers.append(teacher)
+    student = quick(teachers, batches, merge_epochs=15, finetune_epochs=5)
+    assert max(accuracy(teacher) for teacher in teachers) < 0.65
+    assert accuracy(student.model) > 0.85
+
+
+def test_a_model_that_cannot_be_traced_is_refused(batches: Batches) -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(6, 5), nn.Linear(5, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.two(self.one(x)) if x.sum() > 0 else self.two(-self.one(x))
+
+    with pytest.raises(InputError, match=r"traced|followed"):
+        merge([Branching(), Branching()], batches)
