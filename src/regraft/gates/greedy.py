@@ -1,5 +1,6 @@
 """``merge_greedily``: thesis 2's first strategy (section 3.1): it names the important units layer by layer,
-then has a student mimic them layer by layer. The thesis found no gain in it, and nor did we.
+then has a student mimic them layer by layer. As in the thesis there is no gain in it, unless lambda rises and the
+student starts from the teachers' weights.
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ def merge_greedily(
     output: each layer of the student is trained to compute the important units, with the layers before it
     frozen; the output layer, to minimise the loss. Then the student is fine-tuned as a whole.
 
-    The thesis's first version has a constant lambda; with ``lambda_rate=None`` it rises, which the thesis
-    suggests. The gates are behind the activation in both.
+    The thesis's version has a constant lambda and a new student, and no gain; the defaults follow it. With
+    ``lambda_rate=None``, which the thesis suggests, lambda rises. The gates are behind the activation.
 
     Args:
         networks: two or more trained networks of one architecture whose layers form a chain.
