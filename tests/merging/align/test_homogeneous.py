@@ -76,6 +76,8 @@ class Blocked(nn.Module):
         y = self.layer(x)
         if self.kind == "number":
             y = y + 1.0
+        elif self.kind == "named number":
+            y = torch.add(y, other=1.0)
         elif self.kind == "parameter":
             y = y + self.scale
         elif self.kind == "product":
@@ -93,7 +95,7 @@ def test_functions_that_commute_with_a_factor() -> None:
     assert any(s.makers == {"a", "b"} and s.readers == {"last"} for s in sets)
 
 
-@pytest.mark.parametrize("kind", ["number", "parameter", "product", "constant pad"])
+@pytest.mark.parametrize("kind", ["number", "named number", "parameter", "product", "constant pad"])
 def test_functions_that_do_not(kind: str) -> None:
     assert found(Blocked(kind), (2, 4, 4))["layer"] is not None
     assert found(Blocked(""), (2, 4, 4))["layer"] is None

@@ -107,7 +107,7 @@ class ActivationMatching:
         pairs = [(a, b) for a in range(count) for b in range(a + 1, count) if a == 0 or self.to == "mean"]
         moments = {group.name: _Moments(pairs) for group in graph.free}
         for x, _ in batches:
-            seen = [graphs.activations(model, graph, x) for model in models]
+            seen = [graphs.activations(model, graph, x.to(_device(model, x))) for model in models]
             for name, moment in moments.items():
                 moment.add([s[name].cpu().double() for s in seen])
         likeness = {name: moment.likeness(self.measure) for name, moment in moments.items()}
@@ -123,6 +123,10 @@ class ActivationMatching:
             return order
 
         return orders_of(count, unmoved(graph), match, self.to, self.rounds, generator)
+
+
+def _device(model: nn.Module, x: Tensor) -> torch.device:
+    return next((parameter.device for parameter in model.parameters()), x.device)
 
 
 class _Moments:

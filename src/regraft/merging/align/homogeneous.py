@@ -138,8 +138,9 @@ class _Walk:
     def _call(self, node: fx.Node, inputs: list[Scalable]) -> Scalable:
         target: Any = node.target
         name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
-        numbers = any(isinstance(a, int | float) for a in node.args[:2])
-        plain = name in _HOMOGENEOUS_CALLS and not (name in ("add", "iadd", "sub", "isub") and numbers)
+        plain = name in _HOMOGENEOUS_CALLS
+        if name in ("add", "iadd", "sub", "isub"):  # of a number: none of two activations
+            plain = not any(isinstance(a, int | float) for a in (*node.args, *node.kwargs.values()))
         if name == "mean":
             given = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
             dims = given if isinstance(given, tuple | list) else (given,)

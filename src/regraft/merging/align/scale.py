@@ -116,7 +116,7 @@ class _Balance:
     """A model in float64 whose units are scaled in place until their weights are balanced."""
 
     def __init__(self, model: M, shares: Sequence[_Share]) -> None:
-        self.model = copy.deepcopy(model).double()
+        self.model = copy.deepcopy(model).cpu().double()
         self._shares = shares
         self._parts = {slot: _Part(self.model, slot, s.units) for s in shares for slot in s.up + s.down}
 
