@@ -184,19 +184,19 @@ def measure(folder: Path, rounds: int, timeout: float, tls: bool) -> dict[str, A
             here.supernode(number)
         note("superlink and nodes started")
         here.run(rounds, timeout)
-        here.wait_for_round(1, 240)
+        here.wait_for_round(1, 600)
         note("round 1 done")
         time.sleep(1.5)  # a node's training has just begun: its process takes longer than this to start
         here.kill("node2")
         here.kill("node3")
         note("two nodes killed in round 2")
-        here.wait_for_round(2, timeout + 120)
+        here.wait_for_round(2, timeout + 300)
         note("round 2 done")
         here.kill("superlink")
         note("server killed in round 3")
         here.superlink()
         here.run(rounds, timeout)
-        here.wait_for_round(rounds, 120 + rounds * (timeout + 60))
+        here.wait_for_round(rounds, 600 + rounds * timeout)
         note(f"round {rounds} done")
         rows = here.history()
         final = states.find(here.state)
@@ -218,7 +218,7 @@ def measure(folder: Path, rounds: int, timeout: float, tls: bool) -> dict[str, A
 def main() -> None:
     parser = common.options(__doc__, threads=False)
     parser.add_argument("--rounds", type=int, default=4, help="of the run (default 4)")
-    parser.add_argument("--timeout", type=float, default=75.0, help="seconds of a round (default 75)")
+    parser.add_argument("--timeout", type=float, default=180.0, help="seconds of a round (default 180)")
     parser.add_argument("--tls", action="store_true", help="encrypted, nodes authenticated")
     parser.add_argument(
         "--folder", type=Path, default=None, help="for logs and state (default: a temporary one)"

@@ -14,7 +14,7 @@ class Loopback:
     Attributes:
         order: of the replies: 1 or -1, as the nodes answer first to last or last to first.
         dead: nodes that never answer.
-        broken: nodes whose answer is an error of Flower's.
+        broken: nodes that Flower gives up when they are sent a message of the type ``breaks``.
         spoil: changes replies on their way.
     """
 
@@ -23,6 +23,7 @@ class Loopback:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1  # messages are stamped
         self.nodes = {100 + i: context(i, nodes) for i in range(nodes)}
         self.dead, self.broken, self.spoil = set(), set(), lambda node, reply: reply
+        self.breaks = "train"
         self.sent, self._replies, self._count = [], {}, 0
 
     def get_node_ids(self):
@@ -38,8 +39,9 @@ class Loopback:
             self.sent.append(message)
             if node in self.dead and message.metadata.message_type == "train":
                 continue
-            if node in self.broken and message.metadata.message_type == "train":
+            if node in self.broken and message.metadata.message_type == self.breaks:
                 reply = Message(Error(code=3, reason="the node is gone"), reply_to=message)
+                reply.metadata.__dict__["_src_node_id"] = 1  # Flower answers for it
             else:
                 reply = self.spoil(node, self.app(message, self.nodes[node]))
             self._replies[str(self._count)] = reply

@@ -107,6 +107,18 @@ def test_silent_nodes_are_given_up_and_the_round_is_that_of_the_others(equal):
     assert equal(strategy.state.model, under_way.finish())
 
 
+def test_a_node_that_leaves_before_it_says_who_it_is_is_asked_again():
+    grid = nodes()
+    grid.broken, grid.breaks = {103}, "query"
+
+    def back(state):
+        grid.broken = set()
+
+    strategy, _ = run(grid, on_round=back)
+    assert [row["accepted"] for row in strategy.state.history] == [3, 4, 4]
+    assert [row["lost"] for row in strategy.state.history] == [1, 0, 0]
+
+
 def test_too_few_answers_end_the_run_with_the_last_model_kept(tmp_path):
     grid = nodes()
     grid.dead = {100, 102, 103}

@@ -15,7 +15,7 @@ from regraft.errors import InputError
 from regraft.federated import wire
 from regraft.federated.flower import records
 
-GREETING = 60.0  # seconds within which a node says who it is
+GREETING = 300.0  # seconds within which a node says who it is; Flower gives up one that left before
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,9 @@ class Roster:
         content = RecordDict({records.CONFIG: ConfigRecord({"format": wire.VERSION})})
         questions = [Message(content, dst_node_id=node, message_type="query") for node in nodes]
         for reply in grid.send_and_receive(questions, timeout=GREETING) if questions else ():
+            if reply.has_error():  # it has left, or its app cannot start: it is asked again in the next round
+                log(WARNING, "a node does not say who it is: %s", reply.error.reason)
+                continue
             node = reply.metadata.src_node_id
             try:
                 name, examples = self._introduced(reply)
@@ -94,8 +97,6 @@ class Roster:
 
     def _introduced(self, reply: Message) -> tuple[str, int]:
         """A node's name and its number of samples."""
-        if reply.has_error():
-            raise InputError(f"it does not say who it is: {reply.error.reason}")
         told = records.config_of(reply.content)
         if "error" in told:
             raise InputError(str(told["error"]))

@@ -195,7 +195,13 @@ class FlowerStrategy(Strategy):
         waiting: dict[str, Message] = {}
         order = list(self._asked.values())
         for reply in replies:
-            waiting[self._asked[reply.metadata.src_node_id]] = reply
+            client = self._asked.get(reply.metadata.src_node_id)
+            if (
+                client is None
+            ):  # where a node has left, Flower answers in its own name: it counts as lost below
+                log(WARNING, "a node does not answer: %s", reply.error.reason if reply.has_error() else "?")
+                continue
+            waiting[client] = reply
             while order and order[0] in waiting:
                 self._take(order[0], waiting.pop(order.pop(0)))
         for client in order:
