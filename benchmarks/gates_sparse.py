@@ -101,10 +101,12 @@ STRATEGIES: Mapping[str, Strategy] = {
         "accuracy": trained_on(selected(parents, data), data, recipe, 2 * EPOCHS)
     },
     "gates": gated,
-    "gates, global counts": lambda parents, data, recipe: gated(parents, data, recipe, scope="global"),
-    "gates, units counted": lambda parents, data, recipe: gated(parents, data, recipe, count="units"),
+    "gates, counts by layer": lambda parents, data, recipe: gated(parents, data, recipe, scope="layer"),
+    "gates, units counted": lambda parents, data, recipe: gated(
+        parents, data, recipe, scope="layer", count="units"
+    ),
     "gates, thesis 2's rates": lambda parents, data, recipe: gated(
-        parents, data, recipe, count="units", gate_lr=1e-4, lambda_rate=0.05
+        parents, data, recipe, scope="layer", count="units", gate_lr=1e-4, lambda_rate=0.05
     ),
 }  # fmt: skip
 """By name. The rate 1e-4 is about the thesis's 0.1 for two groups of 784 and 392 gates, without the factor by

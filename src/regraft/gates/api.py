@@ -73,7 +73,7 @@ def merge(
     distribution: HardConcrete | None = None,
     train_beta: bool = False,
     count: Literal["connections", "units"] = "connections",
-    scope: Scope = "layer",
+    scope: Scope = "global",
     fold: bool = False,
     evolve: Evolution | None = set_evolution,
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
@@ -115,8 +115,8 @@ def merge(
         train_beta: whether the gates' temperatures train too.
         count: what 1/N of a sparse group is: as many ``"connections"``, or ``"units"``, of which most may be
             dead; see ``Gated.count_connections``. In dense networks these are the same.
-        scope: whether the sparse student has the parents' connections in each ``"layer"``, or ``"global"``,
-            in all together.
+        scope: whether the sparse student has the parents' connections ``"global"``, in all layers together,
+            or in each ``"layer"``, where a last layer of a few connections may lose a class.
         fold: whether the student's weights take over the values of gates that are not wholly open.
         evolve: how the topology of sparse networks changes in both trainings; None leaves it as it is, and
             then no connection can grow between the networks. Dense networks have none.

@@ -1,6 +1,6 @@
 """``merge_greedily``: thesis 2's first strategy (section 3.1): it names the important units layer by layer,
-then has a student mimic them layer by layer. As in the thesis there is no gain in it, unless lambda rises and the
-student starts from the teachers' weights.
+then has a student mimic them layer by layer. As in the thesis there is no gain in it, unless lambda rises and
+the student starts from the teachers' weights.
 """
 
 from __future__ import annotations
