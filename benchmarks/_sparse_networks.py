@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 
 import torch
 from torch import nn
@@ -92,8 +92,8 @@ def percent(model: nn.Module, data: Data) -> float:
 
 
 def table(rows: Mapping[str, Sequence[float]], against: Sequence[str]) -> None:
-    """Mean and standard deviation over seeds; beside them the mean difference to some rows, in how many seeds
-    it is positive, and the p-value of a paired t-test."""
+    """Mean and standard deviation over seeds; beside them the mean (median) difference to some rows, in how
+    many seeds it is positive, and the p-value of a paired t-test."""
     from scipy import stats
 
     print(f"{'':34}{'mean':>7}{'std':>6}  " + "".join(f"{'- ' + name:>34}" for name in against))
@@ -106,6 +106,6 @@ def table(rows: Mapping[str, Sequence[float]], against: Sequence[str]) -> None:
                 continue
             p = stats.ttest_rel(values, rows[other]).pvalue
             positive = sum(d > 0 for d in apart)
-            cells.append(f"{fmean(apart):+.2f}, {positive} of {len(apart)}, p {p:.2g}")
+            cells.append(f"{fmean(apart):+.2f} ({median(apart):+.2f}), {positive} of {len(apart)}, p {p:.1g}")
         spread = stdev(values) if len(values) > 1 else 0.0
         print(f"{name:34}{fmean(values):7.2f}{spread:6.2f}  " + "".join(f"{cell:>34}" for cell in cells))
