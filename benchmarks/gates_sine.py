@@ -178,8 +178,8 @@ def table(cells: list[dict[str, Any]]) -> None:
 
 
 def best_curves(args: argparse.Namespace, cells: list[dict[str, Any]]) -> dict[str, Tensor]:
-    """What each model of each strategy has learned, [models, 400], on a grid."""
-    grid = torch.linspace(0, 1, 400).unsqueeze(1)
+    """What each model of each strategy has learned, [models, 200], on a grid."""
+    grid = torch.linspace(0, 1, 200).unsqueeze(1)
     found = {(c["part"], c["chunk"]): c["test_loss"] for c in cells}
     curves: dict[str, list[Tensor]] = {"student": [], "best of three": [], "one model": []}
     for chunk in sorted({c["chunk"] for c in cells}):
@@ -191,7 +191,8 @@ def best_curves(args: argparse.Namespace, cells: list[dict[str, Any]]) -> dict[s
                 ("one model", "one model"),
             ):
                 with torch.no_grad():
-                    network = checkpoint.load(path_of(args, part, chunk, i))
+                    network = models.build("mlp:1-100-1")
+                    checkpoint.load(path_of(args, part, chunk, i), into=network)
                     curves[strategy].append(network(grid).squeeze(1))
     return {strategy: torch.stack(rows) for strategy, rows in curves.items()}
 
@@ -218,7 +219,7 @@ def draw(theme: Mapping[str, Any], cells: list[dict[str, Any]], curves: Mapping[
         panels[i].set_ylim(-1.45, 1.45)
     style(boxes, theme, "Test loss", "", "")
     boxes.axhline(NOISE**2, color=theme["muted"], linewidth=1, linestyle=(0, (4, 2)))
-    boxes.annotate("noise", (2.45, NOISE**2), color=theme["muted"], fontsize=9, va="bottom", ha="right")
+    boxes.annotate("noise", (-0.45, NOISE**2), color=theme["muted"], fontsize=9, va="top", ha="left")
     boxes.set_xticks(range(3), ["student", "best\nof three", "one\nmodel"])
     boxes.set_ylim(0)
     return figure
