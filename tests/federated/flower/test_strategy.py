@@ -31,7 +31,7 @@ def nodes(federation=FEDERATION, count=4, order=1, density=0.3):
     return Loopback(app, count, order)
 
 
-def run(grid, federation=FEDERATION, timeout=5.0, clients=4, **more):
+def run(grid, federation=FEDERATION, timeout=60.0, clients=4, **more):
     strategy = FlowerStrategy(network(0), federation, clients=clients, test=TEST, wait=0.0, **more)
     return strategy, strategy.start(grid, timeout=timeout)
 

@@ -19,13 +19,13 @@ from regraft.data import Split
 from regraft.errors import InputError
 from regraft.federated import state as states
 from regraft.federated import wire
-from regraft.federated.embedded import Broadcast, Federation, describe, tally, topology_of
+from regraft.federated.embedded import Broadcast, Federation, describe, tally
 from regraft.federated.flower import records
 from regraft.federated.flower.roster import Roster
 from regraft.federated.state import State
 from regraft.federated.strategy import Round, receive
 from regraft.federated.trust import Rejected
-from regraft.federated.update import Plan
+from regraft.federated.update import Plan, topology_of
 from regraft.topology import Topology
 
 
@@ -275,7 +275,9 @@ def stream(
         for reply in replies:
             open_ids.discard(reply.metadata.reply_to_message_id)
             yield reply
-        if not open_ids or time.monotonic() >= until:
+        if replies:
+            continue  # what has arrived is taken, even after the time
+        left = until - time.monotonic()
+        if left <= 0:
             return
-        if not replies:
-            time.sleep(min(interval, max(0.0, until - time.monotonic())))
+        time.sleep(min(interval, left))
