@@ -70,7 +70,8 @@ def layerwise(model: nn.Module) -> Forward | None:
     def forward(parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
         weights = [parameters[f"{name}.weight"] for name in names]
         biases = [parameters.get(f"{name}.bias") for name in names]
-        return cast(Tensor, _Chain.apply(x.flatten(2), activations, *weights, *biases))
+        output = _Chain.apply(x.flatten(2), activations, *weights, *biases)  # type: ignore[no-untyped-call]
+        return cast(Tensor, output)
 
     return forward
 
@@ -102,7 +103,7 @@ class _Chain(torch.autograd.Function):
         return values[-1]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         layers = len(ctx.activations)
         values, weights = ctx.saved_tensors[: layers + 1], ctx.saved_tensors[layers + 1 :]
