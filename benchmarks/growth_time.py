@@ -2,11 +2,11 @@
 
     python benchmarks/growth_time.py --data-dir DIR [--networks "1k at 1 %;4k"] [--rounds 15]
 
-Sparse MLPs on Fashion-MNIST, batches of 100, SGD with momentum; each step drops the 1 % of the connections with
-the smallest magnitude and grows as many where the exact search finds the largest inner products. Times are of
-the processor, medians over interleaved rounds of --steps steps. "Growth" is the share of a step with growth that
-one without it does not take, so what the gradients cost to keep and new plans of the topology is in it; "search"
-and "rewiring" are what ``Evolve`` measures itself, of the same time.
+Sparse MLPs on Fashion-MNIST, batches of 100, SGD with momentum; each step drops the 1 % of the connections
+with the smallest magnitude and grows as many where the exact search finds the largest inner products. Times are
+of the processor, medians over interleaved rounds of --steps steps. "Growth" is the share of a step with growth
+that one without it does not take, so what the gradients cost to keep and new plans of the topology is in it;
+"search" and "rewiring" are what ``Evolve`` measures itself, of the same time.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -81,9 +82,10 @@ class Training:
             self.parts.append((spent[0], spent[1]))
 
 
-def measure(network: str, split: Split, rounds: int, steps: int) -> list[dict[str, object]]:
+def measure(network: str, split: Split, rounds: int, steps: int) -> list[dict[str, Any]]:
     """Steps with growth against steps without, for both kinds."""
-    runs = {(loss, grows): Training(network, loss, grows, split) for loss in LOSSES for grows in (False, True)}
+    kinds = [(loss, grows) for loss in LOSSES for grows in (False, True)]
+    runs = {(loss, grows): Training(network, loss, grows, split) for loss, grows in kinds}
     for run in runs.values():
         run.run(100)  # the first steps have other gradients and build plans
         run.times.clear()
@@ -91,7 +93,7 @@ def measure(network: str, split: Split, rounds: int, steps: int) -> list[dict[st
     for _ in range(rounds):
         for run in runs.values():
             run.run(steps)
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for loss in LOSSES:
         still, grown = runs[loss, False], runs[loss, True]
         shares = [1 - a / b for a, b in zip(still.times, grown.times, strict=True)]
@@ -115,7 +117,7 @@ def main() -> None:
     set_threads(args.threads)
     split = data.load("fashion-mnist", data_dir=args.data_dir, per_class=1000, flatten=True).train
     rows = [row for name in args.networks.split(";") for row in measure(name, split, args.rounds, args.steps)]
-    print(f"{'network':12} {'step':9} {'without':>9} {'with':>9} {'times':>6} {'growth':>7} {'search':>7} rewiring")
+    print(f"{'network':12} {'step':9}   without      with  times  growth  search rewiring")
     for row in rows:
         print(
             f"{row['network']:12} {row['step']:9} {row['without_ms']:6.2f} ms {row['with_ms']:6.2f} ms "
