@@ -122,17 +122,18 @@ def cell(part: str, sparsity: float, seed: int, args: argparse.Namespace) -> dic
     return {"part": part, "sparsity": sparsity, "seed": seed, "accuracy": rows}
 
 
-def show(cells: list[dict[str, Any]]) -> None:
-    """A table for each sparsity, over the seeds of which all parts are there."""
+def show(cells: list[dict[str, Any]], wanted: Sequence[str]) -> None:
+    """A table for each sparsity, over the seeds of which all wanted parts are there."""
     found: dict[float, dict[int, dict[str, dict[str, float]]]] = {}
     for c in cells:
         found.setdefault(c["sparsity"], {}).setdefault(c["seed"], {})[c["part"]] = c["accuracy"]
     for sparsity, by_seed in sorted(found.items()):
-        whole = [parts for _, parts in sorted(by_seed.items()) if set(PARTS) <= set(parts)]
-        rows = [{row: v for part in PARTS for row, v in parts[part].items()} for parts in whole]
+        whole = [parts for _, parts in sorted(by_seed.items()) if set(wanted) <= set(parts)]
+        rows = [{row: v for part in wanted for row, v in parts[part].items()} for parts in whole]
         if rows:
             print(f"\nsparsity {sparsity:g}, {len(rows)} seeds")
-            table({row: [r[row] for r in rows] for row in rows[0]}, (BEST, ONE, AGAIN))
+            against = [name for name in (BEST, ONE, AGAIN) if name in rows[0]]
+            table({row: [r[row] for r in rows] for row in rows[0]}, against)
 
 
 def main() -> None:
@@ -158,7 +159,7 @@ def main() -> None:
         cells.append(made := cell(*key, args))
         add_cell(args.out, made)
         print(key, {name: round(value, 2) for name, value in made["accuracy"].items()}, flush=True)
-    show(cells)
+    show(cells, args.parts)
 
 
 if __name__ == "__main__":
