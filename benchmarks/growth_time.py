@@ -3,10 +3,10 @@
     python benchmarks/growth_time.py --data-dir DIR [--networks "1k at 1 %;4k"] [--rounds 15]
 
 Sparse MLPs on Fashion-MNIST, batches of 100, SGD with momentum; each step drops the 1 % of the connections
-with the smallest magnitude and grows as many where the exact search finds the largest inner products. Times are
-of the processor, medians over interleaved rounds of --steps steps. "Growth" is the share of a step with growth
-that one without it does not take, so what the gradients cost to keep and new plans of the topology is in it;
-"search" and "rewiring" are what ``Evolve`` measures itself, of the same time.
+with the smallest magnitude and grows as many where the exact search finds the largest inner products. Times
+are of the processor, medians over interleaved rounds of --steps steps. "Growth" is the share of a step with
+growth that one without it does not take, so what gradients cost to keep and new plans of the topology is in
+it; "search" and "rewiring" are what ``Evolve`` measures itself, of the same time.
 """
 
 from __future__ import annotations
