@@ -49,12 +49,13 @@ from regraft.merging.align import WeightMatching
 from regraft.train import seeds as streams
 
 MODEL, DENSITY = "mlp:784-256-128-10", 0.05
-LOCAL = Local(epochs=2, batch_size=50, lr=0.1, momentum=0.9, rate=0.3, every=3, together=True)
+LOCAL = Local(epochs=2, batch_size=50, lr=0.1, momentum=0.9, rate=0.2, drop="server")
 DENSE_LR = 0.05  # of 0.05 and 0.1 the better one for each: dense networks are unstable at 0.1
 MERGE: dict[str, tuple[Strategy, dict[str, Any]]] = {
     "sparse": (SparseMerge(), {}),
     "sparse, float16": (SparseMerge(), {}),
-    "sparse, each its own growth": (SparseMerge(), {"together": False}),
+    "sparse, gradient growth": (SparseMerge(), {"evolve": "rigl", "grow_batches": 3}),
+    "sparse, grown together": (SparseMerge(), {"rate": 0.3, "every": 3, "together": True, "drop": "client"}),
     "sparse, aligned": (SparseMerge(align=WeightMatching(restarts=1)), {}),
 }
 """Strategies and what they change of LOCAL."""
@@ -93,8 +94,8 @@ def parser() -> argparse.ArgumentParser:
 
 def wanted(options: argparse.Namespace) -> Iterator[Cell]:
     """The cells that the options ask for, the ones that say most first."""
-    own = ["sparse", "dense-fedavg", "fixed-mask", "feddst", "sparse, each its own growth", "sparse, aligned",
-           "sparse, float16", "dispfl", "local only", "centralised"]  # fmt: skip
+    own = ["sparse", "dense-fedavg", "fixed-mask", "feddst", "sparse, gradient growth", "sparse, aligned",
+           "sparse, float16", "sparse, grown together", "dispfl", "local only", "centralised"]  # fmt: skip
     common = {"per_class": options.per_class, "rounds": options.rounds}
     for part in options.parts:
         if part in ("many", "malformed"):
@@ -140,8 +141,10 @@ def federation(key: Cell, loaded: Data) -> Cell:
         return alone(key, loaded, local)
     baseline = BASELINES.get(method)
     model, parts = start(key, loaded, dense=baseline is not None and baseline.dense)
+    strategy: Strategy
     if baseline is not None:
-        strategy, local = baseline.strategy, baseline.local(local)
+        strategy = baseline.strategy
+        local = baseline.local(local)
         local = replace(local, lr=DENSE_LR) if baseline.dense else local
         parts = [loaded.train] if baseline.pooled else parts
     else:
@@ -166,7 +169,7 @@ def alone(key: Cell, loaded: Data, local: Local) -> Cell:
     """A network for each client: their mean accuracy on all classes."""
     model, parts = start(key, loaded)
     neighbours = 5 if key["method"] == "dispfl" else 0
-    local = replace(local, evolve="rigl", together=False) if neighbours else local
+    local = replace(local, evolve="rigl" if neighbours else local.evolve, drop="client")
     done = personal(
         model, parts, local, rounds=key["rounds"], neighbours=neighbours, test=loaded.test, seed=key["seed"]
     )
@@ -177,11 +180,13 @@ def alone(key: Cell, loaded: Data, local: Local) -> Cell:
 def one_shot(key: Cell, loaded: Data) -> Cell:
     """One merge after 20 local epochs: the clients' networks begin alike, evolve and train apart."""
     model, parts = start(key, loaded)
-    local = replace(LOCAL, epochs=20, together=False, rate=0.3, unit_score="activity")
-    strategy: Strategy = {
-        "average": SparseMerge(), "aligned": SparseMerge(align=WeightMatching(restarts=1)),
+    local = replace(LOCAL, epochs=20, rate=0.3, drop="client", unit_score="activity")
+    shots: dict[str, Strategy] = {
+        "average": SparseMerge(),
+        "aligned": SparseMerge(align=WeightMatching(restarts=1)),
         "neurons": SelectNeurons(),
-    }[key["method"]]  # fmt: skip
+    }
+    strategy = shots[key["method"]]
     done = federate(model, parts, Federation(strategy, local, rounds=1, seed=key["seed"]), test=loaded.test)
     row = done.history[-1]
     return {
@@ -199,7 +204,7 @@ def many(key: Cell, loaded: Data) -> Cell:
         if (int(client) + 1) % 100 == 0:
             peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
-    rounds = Federation(SparseMerge(), replace(LOCAL, epochs=1, batch_size=20, together=False), rounds=1)
+    rounds = Federation(SparseMerge(), replace(LOCAL, epochs=1, batch_size=20, drop="client"), rounds=1)
     done = federate(model, parts, rounds, on_client=note)
     size = sum(connections.size for connections in Topology.of(model).values())
     return {

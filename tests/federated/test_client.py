@@ -97,6 +97,7 @@ def test_rates_may_follow_a_schedule():
         ({"epochs": 0}, "epochs is 0"), ({"batch_size": 0}, "batch_size is 0"),
         ({"evolve": "sett"}, "did you mean 'set'"), ({"until": 2}, "until is 2"),
         ({"rate": 1.5}, "gives the rate 1.5"), ({"optimizer": "sgdd"}, "unknown optimizer"),
+        ({"drop": "clients"}, "did you mean 'client'"),
         ({"unit_score": "activty"}, "did you mean 'activity'"), ({"loss": "x"}, "unknown loss"),
         ({"grow_init": "x"}, "x"), ({"rate": Cosine()}, "needs to know how long"),
     ],
@@ -115,3 +116,19 @@ def test_samples_that_do_not_fit(net, split):
     data = dataclasses.replace(split(), x=torch.ones(30, 5))
     with pytest.raises(MismatchError, match="does not take samples of shape"):
         local_round(net(), data, Local(), round=0, client="a")
+
+
+def test_where_the_server_drops_clients_only_grow(net, split):
+    plan, before = Plan.of(net()), Topology.of(net())
+    local = Local(rate=0.3, drop="server", evolve="rigl")
+    after = local_round(net(), split(), local, round=0, client="a").topology(plan)
+    assert (before - after).nnz == 0
+    assert 1.15 * before.nnz < after.nnz <= 1.31 * before.nnz  # some of the weakest are found again
+    quiet = dataclasses.replace(local, lr=1e-12, momentum=0.0)
+    made = local_round(net(), split(), quiet, round=0, client="a")
+    kept = dict(
+        zip(made.layers["fc1.weight"].index.tolist(), made.layers["fc1.weight"].values.tolist(), strict=True)
+    )
+    weight = net().fc1.weight
+    for position, value in zip(weight.index.tolist(), weight.values.tolist(), strict=True):
+        assert kept[position] == pytest.approx(value, abs=1e-6)

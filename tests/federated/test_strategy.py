@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 import torch
 
-from regraft import Topology, WeightMatching, densify, graph, merge
+from regraft import Topology, WeightMatching, densify, graph, merge, resparsify
 from regraft.errors import InputError
 from regraft.federated import (
     Entries,
@@ -18,6 +18,7 @@ from regraft.federated import (
     SparseMerge,
     TrimmedMean,
     Trust,
+    Update,
     encode,
     receive,
 )
@@ -39,8 +40,19 @@ def test_a_round_equals_merging_the_networks(net, update, equal, over, density):
     strategy = SparseMerge(over=over, density=density)
     expected = merge([net(1), net(2), net(3)], "average", "average", density, over=over)
     got = play(strategy, net(0), updates)
+    if density == "keep":  # as many as the model of the round has; here, as the networks have
+        assert [c.nnz for c in Topology.of(got).values()] == [c.nnz for c in Topology.of(net(0)).values()]
     for name, tensor in got.state_dict().items():
         torch.testing.assert_close(tensor, expected.state_dict()[name])
+
+
+def test_updates_with_more_connections_are_cut_down_to_the_models_number(net, update):
+    more = [Update.of(net(seed, 0.6), round=0, client=str(seed), examples=1) for seed in range(3)]
+    got = play(SparseMerge(), net(0), more)
+    assert [c.nnz for c in Topology.of(got).values()] == [c.nnz for c in Topology.of(net(0)).values()]
+    expected = merge([net(seed, 0.6) for seed in range(3)], "average", "average", None)
+    resparsify(expected, counts={n: c.nnz for n, c in Topology.of(net(0)).items()})
+    assert Topology.of(got) == Topology.of(expected)
 
 
 def test_examples_weigh(net, update):
@@ -70,8 +82,6 @@ def test_alignment_undoes_a_permutation(net, update):
 
 
 def _parts(model):
-    from regraft.federated import Update
-
     made = Update.of(model, round=0, client="b", examples=10)
     return {"layers": made.layers, "dense": made.dense}
 

@@ -64,7 +64,9 @@ def command(
     for path in (out, json_path):
         check_output(path)
     compared = chosen_baseline(baseline, choices)
-    federation = make_federation(choices, make_local(choices, choices["rounds"]), seed, compared)
+    federation = make_federation(
+        choices, make_local(choices | {"topology": topology}, choices["rounds"]), seed, compared
+    )
     _check_engine(engine, topology, state, resume, choices, federation)
     divide = parse_partition(partition)
     recipe = make_recipe(choices, seed, compared is not None and compared.dense)
@@ -83,7 +85,7 @@ def command(
     merged, rows = run(
         model, splits, federation, data, engine if topology == "star" else topology, out, state, resume
     )
-    told = {
+    told: dict[str, Any] = {
         "made_by": "regraft federate", "partition": partition, "engine": engine, "topology": topology,
         "baseline": baseline, "federation": federation.config(model, splits), "model": recipe.model,
         "data": {

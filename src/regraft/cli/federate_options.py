@@ -59,8 +59,13 @@ client_options = _group(
                  help=f"How clients change the topology: {_names(METHODS)}, none."),
     click.option("--rate", default=str(_local.rate), metavar="X",
                  help="Share of the connections that is replaced in a round, or a schedule such as cosine."),
+    click.option("--grow-batches", type=int, default=_local.grow_batches, metavar="N",
+                 help="Minibatches that growth by gradients looks at."),
     click.option("--until", type=float, default=_local.until, metavar="X",
                  help="Share of the rounds in which topologies change."),
+    click.option("--drop", type=click.Choice(["client", "server"]), default=None,
+                 help="Where connections are dropped: on clients before training, or by cutting the merged "
+                      "network down.  [default: server, client where there is none]"),
     click.option("--together", is_flag=True, help="All clients grow the same connections."),
 )  # fmt: skip
 
@@ -96,14 +101,28 @@ server_options = _group(
 
 
 def make_local(choices: dict[str, Any], rounds: int) -> Local:
-    """What clients do, from the options; these are taken out of ``choices``."""
-    rate: float | str = choices.pop("rate")
+    """What clients do, from the options; ``topology`` is among them."""
+    rate: float | str = choices["rate"]
     with contextlib.suppress(ValueError):
         rate = float(rate)
-    names = ("batch_size", "optimizer", "lr", "momentum", "weight_decay", "evolve", "until", "together")
-    plain = {name: choices.pop(name) for name in names}
+    names = (
+        "batch_size",
+        "optimizer",
+        "lr",
+        "momentum",
+        "weight_decay",
+        "evolve",
+        "until",
+        "together",
+        "grow_batches",
+    )
+    plain = {name: choices[name] for name in names}
+    served = choices["topology"] == "star" and not choices["neurons"]
+    drop = choices["drop"] or ("server" if served else "client")
     neurons = "activity" if choices["neurons"] else None
-    return Local(epochs=choices.pop("local_epochs"), rate=rate, rounds=rounds, unit_score=neurons, **plain)
+    return Local(
+        epochs=choices["local_epochs"], rate=rate, rounds=rounds, drop=drop, unit_score=neurons, **plain
+    )
 
 
 def make_federation(

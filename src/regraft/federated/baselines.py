@@ -42,7 +42,9 @@ class Baseline:
 
     def local(self, local: Local) -> Local:
         """What clients do: as in ``local``, but for the topology."""
-        return local if self.evolve is None else replace(local, evolve=self.evolve, together=False)
+        if self.evolve is None:
+            return local
+        return replace(local, evolve=self.evolve, together=False, drop="client")
 
 
 BASELINES: dict[str, Baseline] = {

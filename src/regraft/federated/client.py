@@ -6,22 +6,24 @@ import copy
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from regraft import graph, losses, measure
+from regraft import graph, losses, measure, positions
 from regraft.data import Loader, Split
 from regraft.errors import InputError, unknown
 from regraft.evolve import METHODS, RandomGrowth, method
 from regraft.evolve.settings import as_schedule, check_rate
-from regraft.federated.update import Update
+from regraft.federated.update import Update, parts_of
 from regraft.merging.neurons.scores import by_name as unit_score
 from regraft.probe import Loss, Probe
 from regraft.schedules import Progress, Schedule
 from regraft.train import optimizers, seeds
 from regraft.train.loop import check_epochs, own_random_numbers
 from regraft.train.step import make_step
+from regraft.weight import SparseWeight
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class Local:
     """What each client does in a round.
 
     The topology changes once a round, before the first step, so that what grows trains before the server
-    judges it. All clients then drop the same connections of the network they were sent; each grows others.
+    judges it. All clients drop the same connections of the network they were sent, and each grows others.
+    With ``drop="server"`` they drop none: what grew competes with all the others in the merged network, and
+    stays only if the clients together have made it stronger than the weakest of these.
 
     Attributes:
         epochs: passes over the client's samples.
@@ -44,6 +48,8 @@ class Local:
         every: rounds between changes.
         grow_init: initial values of grown connections.
         grow_batches: minibatches that rules see which grow by gradients.
+        drop: where connections are dropped: on the ``"client"``, before training, or on the ``"server"``, by
+            cutting the merged network down; updates are then larger by ``rate``.
         together: grow the same connections on every client, where the rule is random.
         unit_score: statistics of each unit to send with the network, for ``SelectNeurons``: a name of
             ``merging.neurons.UNIT_SCORES``, or None.
@@ -70,6 +76,7 @@ class Local:
     every: int = 1
     grow_init: str = "zeros"
     grow_batches: int = 1
+    drop: Literal["client", "server"] = "client"
     together: bool = False
     unit_score: str | None = None
 
@@ -84,6 +91,8 @@ class Local:
                 f"until is {self.until!r}, every {self.every!r} and grow_batches {self.grow_batches!r}, but "
                 "must be in [0, 1], 1 or more and 1 or more"
             )
+        if self.drop not in ("client", "server"):
+            raise unknown("place to drop connections", self.drop, ("client", "server"))
         RandomGrowth(self.grow_init)
         optimizers.check_optimizer(
             self.optimizer, lr=self.lr, momentum=self.momentum or 0.0, weight_decay=self.weight_decay
@@ -175,4 +184,20 @@ def _evolve(
     loader = Loader(data, batch, generator=seeds.stream(own, "grow"))
     batches = list(itertools.islice(loader, local.grow_batches))
     evolver = method(local.evolve, rate=rate, init=local.grow_init, generator=stream)
+    before, _ = parts_of(model)
+    kept = {name: (e.index.clone(), e.values.detach().clone()) for name, e in before.items()}
     evolver.attach(model, optimizer).evolve(Probe(loss=loss, batches=batches))
+    if local.drop == "server":
+        for name, weight in model.named_modules():
+            if isinstance(weight, SparseWeight):
+                _take_back(weight, *kept[name])
+
+
+@torch.no_grad()
+def _take_back(weight: SparseWeight, index: Tensor, values: Tensor) -> None:
+    """Put connections that were dropped back in, with the values they had."""
+    union = positions.union(index, weight.index)
+    together = weight.values.new_empty(union.numel())
+    together[torch.searchsorted(union, weight.index)] = weight.values
+    together[torch.searchsorted(union, index)] = values
+    weight.replace(union, together)

@@ -23,8 +23,7 @@ from regraft.federated import wire
 from regraft.federated.client import Local, local_round
 from regraft.federated.state import State
 from regraft.federated.strategy import Round, Strategy, receive
-from regraft.federated.update import Plan, Update
-from regraft.topology import Topology
+from regraft.federated.update import Plan, Update, topology_of
 from regraft.train import seeds
 from regraft.weight import SparseWeight
 
@@ -236,12 +235,6 @@ def describe(model: nn.Module, test: Split | None) -> dict[str, Any]:
         found = measure.evaluate(model, test)
         row |= {"test_accuracy": found["accuracy"], "test_loss": found["loss"]}
     return row
-
-
-def topology_of(model: nn.Module) -> Topology:
-    """The topology of a model, which has no weight where the model is dense."""
-    weights = {n: m for n, m in model.named_modules() if isinstance(m, SparseWeight)}
-    return Topology({n: (tuple(w.shape), w.index) for n, w in weights.items()})
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from regraft.errors import InputError
 from regraft.federated import privacy, wire
 from regraft.federated.door import Door
 from regraft.federated.trust import Rejected, Trust
-from regraft.federated.update import Plan, Update
-from regraft.merging import Merger, merge, select_neurons
+from regraft.federated.update import Plan, Update, topology_of
+from regraft.merging import Merger, merge, resparsify, select_neurons
 from regraft.merging.align import Align
 from regraft.merging.align.named import by_name as align_by_name
 from regraft.merging.combine import Combine, Rule, average, by_name, check_over
@@ -84,8 +84,8 @@ class SparseMerge:
         weights, biases: rules as for ``merge``: names, ``Combine``, or functions of all values at once such
             as ``Median`` and ``TrimmedMean``, for which all updates are held.
         over: what the average divides by: ``"networks"`` or ``"present"``.
-        density: what stays, as for ``merge``: ``"keep"`` the clients' mean number of connections in each
-            layer, a number in (0, 1], or None for the whole union.
+        density: what stays: ``"keep"`` as many connections in each layer as the model before the round, a
+            number in (0, 1], or None for the whole union.
         scope: ``"layer"`` or ``"global"``.
         by_examples: weigh averages by the number of samples; else all clients count alike.
         align: bring each update to the numbering of the model's units first: an alignment or its name.
@@ -193,7 +193,8 @@ class MergeRound:
         Raises:
             InputError: too few usable updates, or a merge that is not finite.
         """
-        strategy, density, scope = self._strategy, self._strategy.density, self._strategy.scope
+        strategy, scope = self._strategy, self._strategy.scope
+        density = None if strategy.density == "keep" else strategy.density
         self.door.require(strategy.min_fit)
         if self._merger is not None:
             merged = self._merger.result(density, scope=scope, into=copy.deepcopy(self._model))
@@ -202,6 +203,9 @@ class MergeRound:
                 self._held, strategy.weights, strategy.biases, over=strategy.over, density=density,
                 scope=scope, generator=self._generator, into=copy.deepcopy(self._model),
             )  # fmt: skip
+        counts = {name: c.nnz for name, c in topology_of(self._model).items()}
+        if strategy.density == "keep" and counts:
+            resparsify(merged, counts=counts, scope=scope, generator=self._generator)
         if strategy.noise:
             assert strategy.clip is not None
             std = strategy.noise * strategy.clip / len(self.door.accepted)

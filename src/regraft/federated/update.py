@@ -183,3 +183,9 @@ def parts_of(model: nn.Module) -> tuple[dict[str, Entries], dict[str, Tensor]]:
     layers = {n: Entries(w.index, w.values) for n, w in weights.items()}
     rest = model.state_dict(keep_vars=True)
     return layers, {n: t for n, t in rest.items() if n not in inside and isinstance(t, Tensor)}
+
+
+def topology_of(model: nn.Module) -> Topology:
+    """The topology of a model, which has no weight where the model is dense."""
+    weights = {n: m for n, m in model.named_modules() if isinstance(m, SparseWeight)}
+    return Topology({n: (tuple(w.shape), w.index) for n, w in weights.items()})

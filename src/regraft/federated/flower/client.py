@@ -12,10 +12,10 @@ from regraft.data import Split
 from regraft.errors import InputError
 from regraft.federated import wire
 from regraft.federated.client import local_round
-from regraft.federated.embedded import Federation, topology_of
+from regraft.federated.embedded import Federation
 from regraft.federated.flower import records
 from regraft.federated.trust import Rejected
-from regraft.federated.update import Plan
+from regraft.federated.update import Plan, topology_of
 
 
 def client_app(

@@ -10,8 +10,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import nn
 
 from regraft.errors import InputError
-from regraft.federated.embedded import topology_of
 from regraft.federated.trust import Rejected
+from regraft.federated.update import topology_of
 from regraft.topology import Topology
 from regraft.weight import SparseWeight
 

@@ -163,6 +163,8 @@ def gossip(
     """
     settings = settings or Gossip()
     _check(parts, rounds, evaluate_every, settings)
+    if local.drop == "server":
+        raise InputError("drop is 'server', but gossip has none: let the nodes drop, drop='client'")
     swarm = _Swarm(model, parts, local, settings)
     history = []
     for round in range(rounds):
