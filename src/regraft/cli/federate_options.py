@@ -14,6 +14,7 @@ from regraft.evolve import METHODS
 from regraft.federated import Federation, Local, Median, SelectNeurons, SparseMerge, TrimmedMean
 from regraft.federated.baselines import BASELINES, Baseline
 from regraft.federated.baselines import by_name as baseline_by_name
+from regraft.federated.client import Drop
 from regraft.federated.strategy import Strategy
 from regraft.federated.wire import TYPES
 from regraft.merging.align import Align
@@ -118,7 +119,7 @@ def make_local(choices: dict[str, Any], rounds: int) -> Local:
     )
     plain = {name: choices[name] for name in names}
     served = choices["topology"] == "star" and not choices["neurons"]
-    drop = choices["drop"] or ("server" if served else "client")
+    drop: Drop = choices["drop"] or ("server" if served else "client")
     neurons = "activity" if choices["neurons"] else None
     return Local(
         epochs=choices["local_epochs"], rate=rate, rounds=rounds, drop=drop, unit_score=neurons, **plain

@@ -25,6 +25,9 @@ from regraft.train.loop import check_epochs, own_random_numbers
 from regraft.train.step import make_step
 from regraft.weight import SparseWeight
 
+Drop = Literal["client", "server"]
+"""Where connections are dropped."""
+
 
 @dataclass(frozen=True)
 class Local:
@@ -76,7 +79,7 @@ class Local:
     every: int = 1
     grow_init: str = "zeros"
     grow_batches: int = 1
-    drop: Literal["client", "server"] = "client"
+    drop: Drop = "client"
     together: bool = False
     unit_score: str | None = None
 
