@@ -107,7 +107,7 @@ class Deployment:
 
     def run(self, rounds: int, timeout: float) -> None:
         """Submit the app; the server's state goes to a folder that outlives it."""
-        config = f'nodes={NODES} rounds={rounds} timeout={timeout} folder="{self.state}"'
+        config = f'nodes={NODES} rounds={rounds} wait=60.0 timeout={timeout} folder="{self.state}"'
         self.flwr("run", str(APP), "here", "--run-config", config)
 
     def wait_for_round(self, number: int, seconds: float) -> None:

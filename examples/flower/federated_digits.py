@@ -49,6 +49,7 @@ def strategy(context: Context) -> FlowerStrategy:
         clients=int(config["nodes"]),
         test=data.load("digits", flatten=True).test,
         folder=config["folder"] or None,
+        wait=float(config["wait"]),
         timeout=float(config["timeout"]),
     )
 
