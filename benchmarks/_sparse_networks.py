@@ -7,14 +7,17 @@ interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import argparse
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median, stdev
+from typing import Any
 
 import torch
 from torch import nn
 
+from _common import add_cell, read_cells
 from regraft import checkpoint, measure
 from regraft import data as datasets
 from regraft.data import Data
@@ -109,3 +112,48 @@ def table(rows: Mapping[str, Sequence[float]], against: Sequence[str]) -> None:
             cells.append(f"{fmean(apart):+.2f} ({median(apart):+.2f}), {positive} of {len(apart)}, p {p:.1g}")
         spread = stdev(values) if len(values) > 1 else 0.0
         print(f"{name:34}{fmean(values):7.2f}{spread:6.2f}  " + "".join(f"{cell:>34}" for cell in cells))
+
+
+def study_options(
+    doc: str | None, kind: str, choices: Sequence[str], sparsity: str, out: str
+) -> argparse.Namespace:
+    """The command line of a study whose cells are one kind, one sparsity and one seed each.
+
+    Args:
+        kind: what a cell is of, besides; ``"split"`` makes the option ``--splits``.
+        choices: its values.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, help="folder of data sets; default: REGRAFT_DATA")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--sparsity", default=sparsity, help=f"joined by ',' (default {sparsity})")
+    parser.add_argument(f"--{kind}s", nargs="+", default=list(choices), choices=choices, dest="kinds")
+    parser.add_argument("--networks", type=Path, default=Path("runs/merging/networks"))
+    parser.add_argument("--out", type=Path, default=Path("runs/merging") / out)
+    parser.add_argument("--most", type=int, default=10**9, help="cells in this call")
+    parser.add_argument("--table", action="store_true", help="only show what is there")
+    return parser.parse_args()
+
+
+def run_study(
+    args: argparse.Namespace,
+    kind: str,
+    cell: Callable[[str, float, int, argparse.Namespace], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Make the cells that are missing, each a line of ``--out``; all cells that are there."""
+    torch.set_num_threads(1)
+    cells = read_cells(args.out)
+    done = {(c[kind], c["sparsity"], c["seed"]) for c in cells}
+    wanted = [
+        (value, float(text), seed)
+        for seed in range(args.first_seed, args.first_seed + args.seeds)
+        for text in args.sparsity.split(",")
+        for value in args.kinds
+    ]
+    missing = [] if args.table else [key for key in wanted if key not in done][: args.most]
+    for key in missing:
+        cells.append(made := cell(*key, args))
+        add_cell(args.out, made)
+        print(key, {name: round(value, 2) for name, value in made["accuracy"].items()}, flush=True)
+    return cells

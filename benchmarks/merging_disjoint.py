@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import argparse
 import copy
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
 from torch import nn
 
-from _common import add_cell, read_cells
-from _sparse_networks import load, parents, percent, recipe_for, shards, table
+from _sparse_networks import load, parents, percent, recipe_for, run_study, shards, study_options, table
 from regraft import merge
 from regraft.data import Data
 from regraft.merging import Ensemble, select_neurons
@@ -121,29 +119,8 @@ def _seed(cell: dict[str, Any]) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, help="folder of data sets; default: REGRAFT_DATA")
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--sparsity", default="0.95,0.99", help="joined by ',' (default 0.95,0.99)")
-    parser.add_argument("--splits", nargs="+", default=list(SPLITS), choices=SPLITS)
-    parser.add_argument("--networks", type=Path, default=Path("runs/merging/networks"))
-    parser.add_argument("--out", type=Path, default=Path("runs/merging/disjoint.jsonl"))
-    parser.add_argument("--most", type=int, default=10**9, help="cells in this call")
-    parser.add_argument("--table", action="store_true", help="only show what is there")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    cells = read_cells(args.out)
-    done = {(c["split"], c["sparsity"], c["seed"]) for c in cells}
-    wanted = [
-        (split, float(sparsity), seed)
-        for seed in range(args.seeds) for sparsity in args.sparsity.split(",") for split in args.splits
-    ]  # fmt: skip
-    missing = [] if args.table else [key for key in wanted if key not in done][: args.most]
-    for key in missing:
-        cells.append(made := cell(*key, args))
-        add_cell(args.out, made)
-        print(key, {name: round(value, 2) for name, value in made["accuracy"].items()}, flush=True)
-    show(cells)
+    args = study_options(__doc__, "split", SPLITS, "0.95,0.99", "disjoint.jsonl")
+    show(run_study(args, "split", cell))
 
 
 if __name__ == "__main__":

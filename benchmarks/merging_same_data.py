@@ -15,14 +15,11 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from _common import add_cell, read_cells
-from _sparse_networks import load, percent, recipe_for, table, trained
+from _sparse_networks import load, percent, recipe_for, run_study, study_options, table, trained
 from regraft import merge, models, sparsify, uniform
 from regraft.data import Data
 from regraft.merging import Ensemble, repair, select_neurons
@@ -137,29 +134,8 @@ def show(cells: list[dict[str, Any]], wanted: Sequence[str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, help="folder of data sets; default: REGRAFT_DATA")
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--sparsity", default="0.9,0.95,0.99", help="joined by ',' (default 0.9,0.95,0.99)")
-    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
-    parser.add_argument("--networks", type=Path, default=Path("runs/merging/networks"))
-    parser.add_argument("--out", type=Path, default=Path("runs/merging/same-data.jsonl"))
-    parser.add_argument("--most", type=int, default=10**9, help="cells in this call")
-    parser.add_argument("--table", action="store_true", help="only show what is there")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    cells = read_cells(args.out)
-    done = {(c["part"], c["sparsity"], c["seed"]) for c in cells}
-    wanted = [
-        (part, float(text), seed)
-        for seed in range(args.seeds) for text in args.sparsity.split(",") for part in args.parts
-    ]  # fmt: skip
-    missing = [] if args.table else [key for key in wanted if key not in done][: args.most]
-    for key in missing:
-        cells.append(made := cell(*key, args))
-        add_cell(args.out, made)
-        print(key, {name: round(value, 2) for name, value in made["accuracy"].items()}, flush=True)
-    show(cells, args.parts)
+    args = study_options(__doc__, "part", PARTS, "0.9,0.95,0.99", "same-data.jsonl")
+    show(run_study(args, "part", cell), args.kinds)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,20 @@ class Dataset:
             return None
 
 
+def sample_options(
+    classes: str | None, per_class: int | None, test_per_class: int | None, data_seed: int | None
+) -> dict[str, Any]:
+    """What the options say of the samples, as ``Dataset`` calls it; None where they say nothing.
+
+    >>> sample_options("0,1", None, 5, None)
+    {'classes': ('0', '1'), 'per_class': None, 'test_per_class': 5, 'seed': None}
+    """
+    return {
+        "classes": parse_classes(classes), "per_class": per_class, "test_per_class": test_per_class,
+        "seed": data_seed,
+    }  # fmt: skip
+
+
 def parse_classes(text: str | None) -> tuple[str, ...] | None:
     """``0,1,Dress`` as a tuple; None for none.
 

@@ -9,7 +9,7 @@ import click
 
 from regraft import checkpoint, files, measure
 from regraft.cli.common import console, json_option, table, write_json
-from regraft.cli.dataset import choose_data, data_options, parse_classes
+from regraft.cli.dataset import choose_data, data_options, sample_options
 from regraft.cli.output import check_output
 from regraft.cli.train import choose_device
 from regraft.losses import LOSSES
@@ -49,10 +49,7 @@ def command(
     check_output(json_path)
     where = choose_device(device, threads)
     header = checkpoint.read_header(network)
-    options = {
-        "classes": parse_classes(classes), "per_class": per_class, "test_per_class": test_per_class,
-        "seed": data_seed,
-    }  # fmt: skip
+    options = sample_options(classes, per_class, test_per_class, data_seed)
     dataset = choose_data(name, options, header, network)
     model = checkpoint.load(network).to(where)
     data = dataset.load(data_dir, download)

@@ -12,7 +12,7 @@ import torch
 
 from regraft import checkpoint, files, measure
 from regraft.cli.common import console, json_option, progress_bar, write_json
-from regraft.cli.dataset import Dataset, choose_data, data_options, parse_classes
+from regraft.cli.dataset import Dataset, choose_data, data_options, sample_options
 from regraft.cli.merge_options import Plan, make_plan, merge_options
 from regraft.cli.merge_report import evaluation_table, layer_figures, layer_table
 from regraft.cli.output import check_output
@@ -62,10 +62,7 @@ def command(
     check_output(json_path)
     plan = make_plan(ctx, choices)
     where = choose_device(device, threads)
-    options = {
-        "classes": parse_classes(classes), "per_class": per_class, "test_per_class": test_per_class,
-        "seed": data_seed,
-    }  # fmt: skip
+    options = sample_options(classes, per_class, test_per_class, data_seed)
     dataset = choose_dataset(plan, networks, name, options)
     data = None if dataset is None else dataset.load(data_dir, download)
     if plan.in_blocks:

@@ -11,7 +11,7 @@ import click
 
 from regraft import checkpoint, diagnose, files
 from regraft.cli.common import console, json_option, write_json
-from regraft.cli.dataset import Dataset, choose_data, data_options, parse_classes
+from regraft.cli.dataset import Dataset, choose_data, data_options, sample_options
 from regraft.cli.output import check_output
 from regraft.cli.prune_job import Job, check_epochs, keep_options, notes_of
 from regraft.cli.prune_options import Plan, make_plan, prune_options
@@ -67,10 +67,7 @@ def command(
     if folder is not None and plan.rounds is None:
         raise InputError("--checkpoint keeps rounds: it goes with --schedule iterative or gradual")
     where = choose_device(device, threads)
-    options = {
-        "classes": parse_classes(classes), "per_class": per_class, "test_per_class": test_per_class,
-        "seed": data_seed,
-    }  # fmt: skip
+    options = sample_options(classes, per_class, test_per_class, data_seed)
     dataset = _dataset(name, options, start)
     samples = dataset.load(data_dir, download)
     if folder is not None:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from regraft import checkpoint, files, measure
 from regraft.cli.common import console, json_option, table, write_json
-from regraft.cli.dataset import Dataset, data_options, parse_classes
+from regraft.cli.dataset import Dataset, data_options, sample_options
 from regraft.cli.merge import choose_dataset, merged_in_blocks, merged_in_memory
 from regraft.cli.merge_options import Plan, make_plan, merge_options
 from regraft.cli.output import check_output
@@ -57,10 +57,7 @@ def command(
     check_output(json_path)
     plan = make_plan(ctx, choices)
     where = choose_device(device, threads)
-    options = {
-        "classes": parse_classes(classes), "per_class": per_class, "test_per_class": test_per_class,
-        "seed": data_seed,
-    }  # fmt: skip
+    options = sample_options(classes, per_class, test_per_class, data_seed)
     dataset = choose_dataset(plan, networks, name, options)
     data = None if dataset is None else dataset.load(data_dir, download)
     rounds = _Rounds(plan, _made(folder or out.with_suffix("")), data, dataset, where)
