@@ -87,8 +87,7 @@ def merge(
     The networks are put side by side, their outputs averaged; a gate is put on each hidden unit; and the big
     student is trained on
 
-    .. math:: loss + \\lambda_t \\frac{1}{|L|} \\sum_{l \\in L}
-        \\left( \\frac{1}{N} - \\frac{1}{|G_l|} \\sum_{g \\in G_l} P[g > 0] \\right)^2
+        loss + lambda_t mean over groups l of (1/N - mean over gates g of l of P[g > 0])^2
 
     with lambda rising from epoch to epoch, so that it learns to connect the networks and to do with 1/N of
     the units of each group. Then the units whose gates are most likely open are kept, and the student is

@@ -3,13 +3,7 @@
 Needs Flower (extra ``federated``). What a round does is the same as in one process, to the last bit.
 """
 
-from regraft.errors import MissingDependency
-
-try:
-    import flwr as _flwr  # noqa: F401
-except ImportError as error:
-    raise MissingDependency("flwr", "federated", "Flower") from error
-
+from regraft.federated.flower import required  # noqa: F401  says how to install Flower where it is missing
 from regraft.federated.flower.client import client_app
 from regraft.federated.flower.server import server_app
 from regraft.federated.flower.simulation import simulate
