@@ -14,6 +14,7 @@ from regraft import losses
 from regraft.data.split import Split
 from regraft.errors import InputError, MismatchError
 from regraft.layers import SparseLayer, SparseLinear
+from regraft.layers.modules import input_units
 from regraft.probe import Loss
 from regraft.weight import SparseWeight
 
@@ -209,9 +210,7 @@ def _degree(module: nn.Module, *, outgoing: bool) -> Tensor:
         return torch.full((units,), degree)
     if not outgoing:
         return torch.bincount(weight.rows().cpu(), minlength=n_out)
-    # in a grouped convolution the input units of a connection are counted within its output unit's group
-    group = torch.div(weight.rows(), max(n_out // groups, 1), rounding_mode="floor")
-    return torch.bincount((group * n_in + weight.input_units()).cpu(), minlength=n_in * groups)
+    return torch.bincount(input_units(cast(SparseLayer, module)).cpu(), minlength=n_in * groups)
 
 
 def _unused_inputs(first: nn.Module) -> int:
