@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 
 import click
 
-from regraft.errors import RegraftError, suggest
+from regraft.cli.lazy import LazyGroup
+from regraft.errors import RegraftError
 from regraft.version import __version__
 
 COMMANDS = {
@@ -21,33 +21,17 @@ COMMANDS = {
     "distance": "regraft.cli.distance",
     "inspect": "regraft.cli.inspect",
     "export": "regraft.cli.export",
+    "study": "regraft.cli.study",
     "demo": "regraft.cli.demo",
     "doctor": "regraft.cli.doctor",
 }
 
 
-class _Lazy(click.Group):
-    """Imports a subcommand's module only when it is asked for, so that ``--help`` is quick."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command = getattr(importlib.import_module(COMMANDS[cmd_name]), "command")  # noqa: B009
-        assert isinstance(command, click.Command)
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            raise click.UsageError(f"unknown command {args[0]!r}: {suggest(args[0], COMMANDS)}", ctx)
-        return super().resolve_command(ctx, args)
-
-
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(
+    cls=LazyGroup,
+    commands_at=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+)
 @click.version_option(__version__, message="regraft %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error instead of one sentence.")
 def cli(debug: bool) -> None:

@@ -1,5 +1,17 @@
 """One self-contained HTML report of a training or merging run: charts in light and dark, data as tables."""
 
+from regraft.report.figures import (
+    Bars,
+    Boxes,
+    Ellipses,
+    Figure,
+    Heatmap,
+    Lines,
+    Parallel,
+    Pictures,
+    box,
+    ellipse,
+)
 from regraft.report.schema import (
     Curve,
     Densities,
@@ -16,18 +28,28 @@ from regraft.report.schema import (
 from regraft.report.write import check_available, render, write
 
 __all__ = [
+    "Bars",
+    "Boxes",
     "Curve",
     "Densities",
     "Distances",
+    "Ellipses",
     "Fact",
+    "Figure",
     "Grid",
+    "Heatmap",
     "Histogram",
+    "Lines",
+    "Parallel",
     "Pattern",
+    "Pictures",
     "Point",
     "Reference",
     "Results",
     "Table",
+    "box",
     "check_available",
+    "ellipse",
     "render",
     "write",
 ]

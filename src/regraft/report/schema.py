@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired, TypedDict, cast
 
 from regraft.errors import InputError, suggest
+from regraft.report.figures import Figure
 
 Number = float | None
 
@@ -149,6 +150,7 @@ class Results(TypedDict, total=False):
     densities: Densities
     histogram: Histogram
     tables: list[Table]
+    figures: list[Figure]
     configuration: dict[str, Any]
     versions: dict[str, str]
     generated: str

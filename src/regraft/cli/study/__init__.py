@@ -1,0 +1,5 @@
+"""``regraft study``: list, run, report and query studies."""
+
+from regraft.cli.study.group import command
+
+__all__ = ["command"]
