@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 
 from regraft.errors import InputError, suggest
+from regraft.studies import own
 from regraft.studies.papers import MODULES
 from regraft.studies.study import Preset, Study
 
@@ -15,11 +16,14 @@ def names() -> list[str]:
 
 
 def named(name: str) -> Study:
-    """A study that regraft brings.
+    """A study that regraft brings, or the one in a file: ``mine.py``, ``mine.py:NAME`` or ``grid.yaml``.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: there is none of that name, or the file is broken.
+        FileError: the file cannot be read.
     """
+    if own.is_path(name):
+        return own.find(name)
     if name not in MODULES:
         raise InputError(f"there is no study {name!r}: {suggest(name, MODULES)}")
     studies: list[Study] = importlib.import_module(MODULES[name]).STUDIES

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,8 @@ Row = dict[str, Any]
 """One line of a study's table: names to text, finite numbers, truth values or None."""
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+OWN = "regraft_own_study"
+"""Before the names of the modules that ``studies.own`` makes of files."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +123,17 @@ class Step:
 
     @property
     def name(self) -> str:
-        """Module and name of the function, without the package's own prefix."""
-        return f"{self.run.__module__}.{self.run.__qualname__}".removeprefix("regraft.studies.")
+        """Module and name of the function, without the package's own prefix.
+
+        In a file of the user's own the file's stem stands for the module, wherever the file lies and however
+        it is run, so that moving it keeps its results.
+        """
+        module = self.run.__module__
+        if module.startswith(f"{OWN}."):
+            module = "own." + module.removeprefix(f"{OWN}.").rpartition("_")[0]
+        elif module == "__main__" and (file := getattr(sys.modules[module], "__file__", None)):
+            module = "own." + re.sub(r"\W", "_", Path(file).stem, flags=re.ASCII)
+        return f"{module}.{self.run.__qualname__}".removeprefix("regraft.studies.")
 
     @property
     def place(self) -> tuple[str, str]:
