@@ -57,7 +57,7 @@ $(VENV)/.test: pyproject.toml $(wildcard setup.py) $(VENV)/.torch
 
 $(FLOWER)/.test: pyproject.toml constraints.txt constraints-flower.txt
 	$(PYTHON) -m venv $(FLOWER)
-	sed '/^rich==/d' constraints.txt | cat - constraints-flower.txt > $(FLOWER)/constraints.txt
+	sed -E '/^(rich|ray)==/d' constraints.txt | cat - constraints-flower.txt > $(FLOWER)/constraints.txt
 	$(FLOWER)/bin/python -m pip install --quiet -c $(FLOWER)/constraints.txt torch
 	$(FLOWER)/bin/python -m pip install --quiet -c $(FLOWER)/constraints.txt \
 	  -e '.[federated,federated-simulation]' pytest hypothesis
