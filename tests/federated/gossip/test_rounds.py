@@ -204,3 +204,25 @@ def test_bad_arguments_are_named():
         run(gossip.Gossip(away={7: range(2)}))
     with pytest.raises(InputError, match="all nodes are away in round 1"):
         run(gossip.Gossip(away={node: range(1, 2) for node in range(5)}))
+
+
+def test_more_exchanges_bring_nodes_together_and_cost_as_many_letters():
+    once = run(gossip.Gossip("ring", lost=0.2), rounds=2, nodes=6)
+    thrice = run(gossip.Gossip("ring", lost=0.2, exchanges=3), rounds=2, nodes=6)
+    assert sum(r.sent for r in thrice.rounds) == 3 * sum(r.sent for r in once.rounds)
+    assert thrice.rounds[-1].nnstd < once.rounds[-1].nnstd / 2
+    assert all(not r.rejected for r in thrice.rounds)
+
+
+def test_on_the_full_graph_more_exchanges_change_nothing():
+    once, twice = (run(gossip.Gossip("full", exchanges=n), rounds=2, nodes=4) for n in (1, 2))
+    for a, b in zip(once.models, twice.models, strict=True):
+        assert Topology.of(a) == Topology.of(b)
+        assert torch.allclose(a(TEST.x), b(TEST.x), atol=1e-5)
+
+
+def test_newcomers_speak_in_the_next_exchange():
+    done = run(gossip.Gossip("ring", exchanges=2, away={1: range(1)}), rounds=2, nodes=4)
+    # three nodes of a ring, twice; then three that have trained, and all four
+    assert [r.sent for r in done.rounds] == [12, 14]
+    assert [r.present for r in done.rounds] == [3, 4]

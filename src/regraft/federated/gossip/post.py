@@ -18,7 +18,7 @@ class Letter:
 
     Attributes:
         sender: number of the node.
-        round: in which it was sent.
+        round: number of the exchange in which it was sent.
         degree: how many neighbours the sender had then.
         message: the update as bytes, see ``federated.encode``.
     """
@@ -48,7 +48,7 @@ class Post:
 
         Args:
             lost: probability that a letter never arrives, in [0, 1].
-            late: probability that a letter stays another round on its way, in [0, 1), again in each round.
+            late: probability that a letter stays another exchange on its way, in [0, 1), again in each.
 
         Raises:
             InputError: a probability out of range.
@@ -75,7 +75,7 @@ class Post:
         self._waiting[arrival].append((to, letter))
 
     def deliver(self, round: int, present: Container[int]) -> dict[int, list[Letter]]:
-        """The letters that arrive in a round, in order of sender, by receiver.
+        """The letters that arrive in an exchange, in order of sender, by receiver.
 
         Args:
             present: nodes that are there; letters to others are lost.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
@@ -33,9 +33,11 @@ class Gossip:
         links: who speaks with whom: ``"ring"``, ``"random"`` (a ring, drawn anew each round),
             ``"full"``, or a function ``(nodes, generator) -> neighbours``.
         lost: probability that a letter never arrives.
-        late: probability that a letter stays another round on its way.
-        oldest: rounds after which a letter is too old to be merged; one that is older than what was merged of
-            its sender before is too old in any case.
+        late: probability that a letter stays another exchange on its way.
+        oldest: exchanges after which a letter is too old to be merged; one that is older than what was merged
+            of its sender before is too old in any case.
+        exchanges: how often a round's nodes write to each other and merge: first what they have trained, then
+            what they have merged. More of them bring far nodes' networks near, for so many times the bytes.
         away: rounds in which a node is not there: ``{3: range(0, 5)}`` joins in round 5.
         density, align: of merging, see ``merge``.
         dtype: type of the values on the way, see ``encode``.
@@ -53,6 +55,7 @@ class Gossip:
     lost: float = 0.0
     late: float = 0.0
     oldest: int = 2
+    exchanges: int = 1
     away: Mapping[int, range] = field(default_factory=dict)
     density: Density = "keep"
     align: str | Align | None = None
@@ -68,6 +71,7 @@ class Gossip:
             align_by_name(self.align)
         if isinstance(self.oldest, bool) or not isinstance(self.oldest, int) or self.oldest < 0:
             raise InputError(f"oldest is {self.oldest!r}, but must be a whole number of 0 or more")
+        _check_count("exchanges", self.exchanges)
 
     def present(self, nodes: int, round: int) -> list[int]:
         """Nodes that are there in a round, ascending."""
@@ -134,10 +138,10 @@ def gossip(
     et al. 2022, arXiv:2206.00187).
 
     In each round every node that is there trains and evolves its network on its own samples, sends it to its
-    neighbours, and merges what has arrived with its own (``merge_arrivals``). A node that was away comes back
-    with nothing to say: in its first round it takes the mean of what it hears, and trains from the next round
-    on. A node whose training fails keeps its network and is silent. The result depends on the seed, not on
-    the order in which nodes are computed.
+    neighbours, and merges what has arrived with its own (``merge_arrivals``), as often as the settings say. A
+    node that was away comes back with nothing to say: in its first round it takes the mean of what it hears,
+    and trains from the next round on. A node whose training fails keeps its network and is silent in the
+    round's first exchange. The result depends on the seed, not on the order in which nodes are computed.
 
     Args:
         model: what all nodes begin with; it is not changed.
@@ -181,15 +185,19 @@ def gossip(
 def _check(parts: Sequence[Split], rounds: int, evaluate_every: int, settings: Gossip) -> None:
     if len(parts) < 2:
         raise InputError(f"gossip is between 2 nodes or more, but there are the samples of {len(parts)}")
-    for name, value in (("rounds", rounds), ("evaluate_every", evaluate_every)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} is {value!r}, but must be a whole number of 1 or more")
+    _check_count("rounds", rounds)
+    _check_count("evaluate_every", evaluate_every)
     for node in settings.away:
         if not 0 <= node < len(parts):
             raise InputError(f"node {node} is away, but the nodes are 0 to {len(parts) - 1}")
     for round in range(rounds):
         if not settings.present(len(parts), round):
             raise InputError(f"all nodes are away in round {round}: let at least one be there")
+
+
+def _check_count(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{name} is {value!r}, but must be a whole number of 1 or more")
 
 
 @dataclass
@@ -208,7 +216,9 @@ class _Swarm:
         self._plan = Plan.of(model)
         self._parts, self._local, self._settings = parts, local, settings
         self._post = Post(settings.lost, settings.late, settings.seed)
-        self._heard: list[dict[int, int]] = [{} for _ in parts]  # of each sender, the round that was merged
+        self._heard: list[dict[int, int]] = [
+            {} for _ in parts
+        ]  # of each sender, the exchange that was merged
         self._in_touch: set[int] = set()  # nodes whose networks are worth telling
 
     def round(self, round: int, test: Split | None) -> GossipRound:
@@ -216,24 +226,43 @@ class _Swarm:
         present = settings.present(len(self.models), round)
         # where all are newcomers somebody has to begin
         self._in_touch = self._in_touch & set(present) or set(present)
-        links = by_name(settings.links)(present, seeds.stream(settings.seed, f"links of round {round}"))
-        sent, lost, size = post.sent, post.lost, 0
+        sent, lost, size, counts = post.sent, post.lost, 0, _Counts()
         trained, failed = self._train(round, sorted(self._in_touch))
-        for node, update in trained.items():
-            message = wire.encode(update, self._plan, settings.dtype)
-            for other in links[node]:
-                post.send(Letter(node, round, len(links[node]), message), other)
-                size += len(message)
-        counts = _Counts()
-        letters = post.deliver(round, present)
-        for node in present:
-            arrived = self._opened(node, letters.get(node, ()), round, counts)
-            self._merge(node, trained.get(node), arrived, len(links[node]), round)
+        for time in range(round * settings.exchanges, (round + 1) * settings.exchanges):
+            if time % settings.exchanges:
+                told = {node: self._update(node, time) for node in sorted(self._in_touch)}
+            else:
+                told = {node: replace(update, round=time) for node, update in trained.items()}
+            size += self._exchange(time, present, told, counts)
         accuracy, consensus, nnstd = self._evaluated(present, test)
         return GossipRound(
             round, len(present), failed, accuracy, consensus, nnstd, post.sent - sent, post.lost - lost,
             counts.stale, counts.rejected, size,
         )  # fmt: skip
+
+    def _exchange(self, time: int, present: list[int], told: Mapping[int, Update], counts: _Counts) -> int:
+        """Nodes write what they have, and merge what arrives. Returns the bytes sent.
+
+        Args:
+            time: the exchange's number, counted over all rounds.
+            told: what each node has to say; the others only listen.
+        """
+        size, post, settings = 0, self._post, self._settings
+        links = by_name(settings.links)(present, seeds.stream(settings.seed, f"links of round {time}"))
+        for node, update in told.items():
+            message = wire.encode(update, self._plan, settings.dtype)
+            for other in links[node]:
+                post.send(Letter(node, time, len(links[node]), message), other)
+                size += len(message)
+        letters = post.deliver(time, present)
+        for node in present:
+            arrived = self._opened(node, letters.get(node, ()), time, counts)
+            self._merge(node, told.get(node), arrived, len(links[node]), time)
+        return size
+
+    def _update(self, node: int, time: int) -> Update:
+        """A node's network as it is now."""
+        return Update.of(self.models[node], round=time, client=str(node), examples=len(self._parts[node]))
 
     def _train(self, round: int, nodes: Sequence[int]) -> tuple[dict[int, Update], dict[int, str]]:
         trained, failed = {}, {}
@@ -251,13 +280,13 @@ class _Swarm:
         return trained, failed
 
     def _opened(
-        self, node: int, letters: Sequence[Letter], round: int, counts: _Counts
+        self, node: int, letters: Sequence[Letter], time: int, counts: _Counts
     ) -> dict[int, tuple[int, Update]]:
         """What a node believes of its letters: the newest of each sender, with the sender's neighbours."""
         found: dict[int, tuple[int, Update]] = {}
         heard = self._heard[node]
         for letter in letters:
-            if letter.round < round - self._settings.oldest or letter.round <= heard.get(letter.sender, -1):
+            if letter.round < time - self._settings.oldest or letter.round <= heard.get(letter.sender, -1):
                 counts.stale += 1
                 continue
             examples = {str(letter.sender): len(self._parts[letter.sender])}
@@ -278,12 +307,12 @@ class _Swarm:
         own: Update | None,
         arrived: Mapping[int, tuple[int, Update]],
         degree: int,
-        round: int,
+        time: int,
     ) -> None:
         settings, model = self._settings, self.models[node]
         if node in self._in_touch:
             trained = model if own is None else own.put(copy.deepcopy(model))
-            seed = seeds.derived(settings.seed, f"node {node} in round {round}")
+            seed = seeds.derived(settings.seed, f"node {node} in round {time}")
             self.models[node] = merge_arrivals(
                 trained, arrived, degree, density=settings.density, align=settings.align, seed=seed
             )
