@@ -59,7 +59,8 @@ def cell(case: str, seed: int, rounds: int, per_class: int) -> dict[str, Any]:
     done = gossip(model, parts, local, rounds, settings, test=data.test, evaluate_every=5)
     last = done.rounds[-1]
     return {
-        "case": case, "seed": seed, "rounds": rounds, "per_class": per_class, "consensus": last.consensus, "nodes": statistics.mean(last.accuracy),
+        "case": case, "seed": seed, "rounds": rounds, "per_class": per_class, "consensus": last.consensus,
+        "nodes": statistics.mean(last.accuracy),
         "worst": min(last.accuracy), "nnstd": last.nnstd, "density": Topology.of(done.mean).density,
         "bytes": sum(r.bytes for r in done.rounds), "sent": sum(r.sent for r in done.rounds),
         "lost": sum(r.lost for r in done.rounds), "stale": sum(r.stale for r in done.rounds),
