@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from torch import nn
 
@@ -141,7 +141,13 @@ class Step:
         return self.run.__module__, self.run.__qualname__
 
 
-def step(function: Callable[[Work], Outcome] | None = None, *, version: int = 1) -> Any:
+@overload
+def step(function: Callable[[Work], Outcome]) -> Step: ...
+@overload
+def step(*, version: int = 1) -> Callable[[Callable[[Work], Outcome]], Step]: ...
+def step(
+    function: Callable[[Work], Outcome] | None = None, *, version: int = 1
+) -> Step | Callable[[Callable[[Work], Outcome]], Step]:
     """Decorator that makes a step of a function.
 
     >>> @step

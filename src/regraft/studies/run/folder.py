@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -140,6 +141,34 @@ class Folder:
             if not place.is_dir():
                 raise
             shutil.rmtree(part, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within the block no other run may write here; the lock goes with the process that holds it.
+
+        Raises:
+            FileError: another run holds the lock.
+        """
+        try:
+            file = open(self.path / "lock", "a+", encoding="utf-8")  # noqa: SIM115
+        except OSError as error:
+            raise FileError(
+                f"cannot keep results in '{self.path}': {error.strerror}; name a folder that can be written"
+            ) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                raise FileError(
+                    f"another run writes into '{self.path}' (process {holder}): wait for it, or name another "
+                    "folder"
+                ) from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
 
     def clean(self) -> None:
         """Throw away parts that killed processes left; only while the lock is held."""
