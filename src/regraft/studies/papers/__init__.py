@@ -1,4 +1,8 @@
 """The studies that regraft brings: one module for each group of tables and figures of a thesis."""
 
-MODULES: dict[str, str] = {}
+MODULES: dict[str, str] = {
+    "gates-sine": "regraft.studies.papers.gates_sine",
+    "gates-lenet": "regraft.studies.papers.gates_images",
+    "gates-resnet": "regraft.studies.papers.gates_images",
+}
 """Name of a study to the module that holds it as a member of its ``STUDIES``; in reading order."""
