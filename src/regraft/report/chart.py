@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from regraft.report import svg
 from regraft.report.schema import Number, Table
@@ -28,14 +29,47 @@ SHAPES = {
 MARKERS = tuple(SHAPES)
 
 
+HATCHES = ("", "////", "....", "----", "xxxx", "\\\\\\\\", "||||", "oooo")
+"""Matplotlib's patterns on bars, in the order of the series, so that bars differ without their colours."""
+
+HATCH_KEYS = (
+    "", "M8 6L14 0M8 11L18 1M12 12L18 6", "M10 2h1M14 2h1M10 5h1M14 5h1M10 8h1M14 8h1", "M8 3h10M8 7h10",
+    "M8 6L14 0M8 11L18 1M12 12L18 6M18 6L12 0M18 11L8 1M14 12L8 6", "M18 6L12 0M18 11L8 1M14 12L8 6",
+    "M11 0v10M15 0v10", "M9 3a1.5 1.5 0 1 0 3 0a1.5 1.5 0 1 0-3 0M13.5 7a1.5 1.5 0 1 0 3 0a1.5 1.5 0 1 0-3 0",
+)  # fmt: skip
+"""The same patterns as SVG paths over the bar of the legend."""
+
+
 @dataclass(frozen=True)
 class Key:
-    """One entry of a legend: a name, its series colour (1 to 8, 0 for the ink) and its dashes."""
+    """One entry of a legend.
+
+    Attributes:
+        name: what it stands for.
+        series: its colour, 1 to 8; 0 for muted ink.
+        dashes: of a line.
+        shape: ``"line"``, ``"bar"`` or one of SHAPES.
+        marker: one of SHAPES on the line; empty for none.
+        hatch: place in HATCHES of the pattern on a bar.
+        variable: CSS variable of the colour, instead of ``series``.
+        width: of a line, in pixels.
+    """
 
     name: str
     series: int
     dashes: str = ""
     shape: str = "line"
+    marker: str = ""
+    hatch: int = 0
+    variable: str = ""
+    width: float = 2.5
+
+    @property
+    def colour(self) -> str:
+        """CSS."""
+        if self.variable:
+            return f"var({self.variable})"
+        return f"var(--series-{self.series})" if self.series else "var(--muted)"
 
 
 @dataclass(frozen=True)
@@ -47,6 +81,24 @@ class Chart:
     svg: str
     data: Table
     legend: list[Key] = field(default_factory=list)
+
+
+def dashes(i: int) -> str:
+    """The dashes of series ``i`` (from 0): with the colours, 32 series differ.
+
+    >>> dashes(0) == dashes(8)
+    False
+    """
+    return DASHES[(i + i // len(svg.SERIES)) % len(DASHES)]
+
+
+def dash_style(text: str) -> Any:
+    """SVG's dashes as matplotlib's line style.
+
+    >>> dash_style("5 2"), dash_style("")
+    ((0, (5.0, 2.0)), '-')
+    """
+    return (0, tuple(float(x) for x in text.split())) if text else "-"
 
 
 def colour(i: int) -> str:
@@ -74,6 +126,18 @@ def number(value: Number) -> str:
     if value == 0 or 1e-3 <= abs(value) < 1000:
         return f"{value:#.3g}".rstrip(".")
     return f"{value:.0f}" if 1000 <= abs(value) < 1e5 else f"{value:.1e}"
+
+
+def plain(value: Number, spread: Number = None) -> str:
+    """Four significant digits, with the spread where there is one, for the figures as a table.
+
+    >>> plain(97.256), plain(97.256, 0.4211)
+    ('97.26', '97.26 ± 0.42')
+    """
+    if value is None:
+        return NOTHING
+    text = f"{value:,.0f}" if abs(value) >= 10000 and value == round(value) else f"{value:.4g}"
+    return text if spread is None else f"{text} \N{PLUS-MINUS SIGN} {spread:.2g}"
 
 
 def short(name: str, limit: int = 20) -> str:

@@ -112,12 +112,14 @@ class Parallel(TypedDict):
 
 
 class Ellipse(TypedDict):
-    """A cloud by its mean and covariance; made by ``ellipse``."""
+    """A cloud by its mean and covariance, and the ends of its points; made by ``ellipse``."""
 
     name: str
     n: int
     mean: list[float]
     covariance: list[list[float]]
+    low: NotRequired[list[float]]
+    high: NotRequired[list[float]]
 
 
 class Ellipses(TypedDict):
@@ -133,7 +135,8 @@ class Ellipses(TypedDict):
 
 
 class Heatmap(TypedDict):
-    """A matrix as colours with its numbers."""
+    """A matrix as colours with its numbers; ``limits`` are the ends of the colours where several heatmaps
+    are to be compared, else those of its own values."""
 
     kind: Literal["heatmap"]
     title: str
@@ -144,6 +147,7 @@ class Heatmap(TypedDict):
     row: str
     column: str
     unit: str
+    limits: NotRequired[list[float]]
 
 
 class Picture(TypedDict):
@@ -200,5 +204,6 @@ def ellipse(name: str, x: Sequence[float], y: Sequence[float]) -> Ellipse:
     points: Any = np.array([x, y], dtype=float)
     covariance = np.cov(points, bias=True) if len(x) > 1 else np.zeros((2, 2))
     return {
-        "name": name, "n": len(x), "mean": points.mean(axis=1).tolist(), "covariance": covariance.tolist()
+        "name": name, "n": len(x), "mean": points.mean(axis=1).tolist(), "covariance": covariance.tolist(),
+        "low": points.min(axis=1).tolist(), "high": points.max(axis=1).tolist(),
     }  # fmt: skip

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from regraft.report import svg
-from regraft.report.chart import NOTHING, Chart, number, percent, short
+from regraft.report.chart import NOTHING, Chart, number, percent, plain, short
+from regraft.report.figures import Heatmap
 from regraft.report.schema import Distances, Grid, Number
 
 if TYPE_CHECKING:
@@ -55,6 +56,40 @@ def grid(part: Grid, metric: str, limits: tuple[float, float], name: str) -> Cha
         caption,
         svg.draw(name, paint, _height(weights, biases) + 0.25, label),
         {"title": f"{unit}, {part['name']}", "columns": ["Weight rule", *biases], "rows": rows},
+    )
+
+
+def matrix(part: Heatmap, name: str) -> Chart:
+    """A study's own matrix, with the number in each cell where there is room."""
+    rows, columns, values = part["rows"], part["columns"], part["values"]
+    known = [
+        (v, r, c)
+        for line, r in zip(values, rows, strict=True)
+        for v, c in zip(line, columns, strict=True)
+        if v is not None
+    ]
+    low, high = min(known), max(known)
+    label = (
+        f"Heatmap: {part['unit']} of {len(rows)} by {len(columns)} ({part['row']} by {part['column']}); "
+        f"highest {number(high[0])} at {high[1]}, {high[2]}; lowest {number(low[0])} at {low[1]}, {low[2]}."
+    )
+    limits = part.get("limits", [low[0], high[0]])
+
+    def paint(figure: Figure) -> None:
+        ax = figure.add_subplot()
+        heatmap(ax, values, rows, columns, number, (limits[0], limits[1]))
+        ax.set_xlabel(part["column"])
+        ax.set_ylabel(part["row"])
+
+    return Chart(
+        part["title"],
+        f"{part['caption']} {part['unit']}; the brighter, the higher.",
+        svg.draw(name, paint, min(_height(rows, columns) + 0.25, 14.0), label),
+        {
+            "title": f"{part['title']}: {part['unit']}",
+            "columns": [f"{part['row']} \N{MULTIPLICATION SIGN} {part['column']}", *columns],
+            "rows": [[r, *map(plain, line)] for r, line in zip(rows, values, strict=True)],
+        },
     )
 
 

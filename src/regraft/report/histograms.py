@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from regraft.report import svg
-from regraft.report.chart import DASHES, Chart, Key, colour, number, short
+from regraft.report.chart import Chart, Key, colour, dash_style, dashes, number, short
 from regraft.report.schema import Histogram
 
 if TYPE_CHECKING:
@@ -29,10 +29,9 @@ def histogram(part: Histogram, name: str = "histogram") -> Chart:
             for one in panel["sets"]:
                 at = names.index(one["name"])
                 total = max(sum(one["counts"]), 1)
-                dashes = [float(x) for x in DASHES[at % len(DASHES)].split()]
                 ax.stairs(
                     [100 * c / total for c in one["counts"]], one["edges"], color=colour(at), linewidth=1.4,
-                    linestyle=(0, tuple(dashes)) if dashes else "-",
+                    linestyle=dash_style(dashes(at)),
                 )  # fmt: skip
             ax.set_title(short(panel["name"]))
             ax.locator_params(axis="x", nbins=5)
@@ -52,5 +51,5 @@ def histogram(part: Histogram, name: str = "histogram") -> Chart:
         part["caption"],
         svg.draw(name, paint, 0.5 + 1.7 * lines, label),
         {"title": part["title"], "columns": ["Layer", "Set", "Values", "Mean", "Std"], "rows": rows},
-        [Key(n, i % 8 + 1, DASHES[i % len(DASHES)]) for i, n in enumerate(names)],
+        [Key(n, i % 8 + 1, dashes(i)) for i, n in enumerate(names)],
     )

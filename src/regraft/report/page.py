@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
 from regraft.errors import MissingDependency
-from regraft.report import heatmap, histograms, images, plots
-from regraft.report.chart import NOTHING, SHAPES, Chart, percent
-from regraft.report.schema import Grid, Number, Results, Table
+from regraft.report import bars, clouds, heatmap, histograms, images, lines
+from regraft.report.chart import HATCH_KEYS, NOTHING, SHAPES, Chart, percent
+from regraft.report.draw import draw
+from regraft.report.figure_checks import is_empty
+from regraft.report.schema import Grid, Marked, Number, Results, Table
+
+MOST_KEYS = 16
+"""Entries of a legend that are shown; more are folded away."""
+
+LONG = 40
+"""Characters of a text that may not be squeezed into a narrow column."""
+
+NUMBER = re.compile(r"[<>]?\s*[-+\u2212]?[.\d]|" + NOTHING + "$")
+"""How a cell starts that stands to the right, as numbers do."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with charts and tables under it."""
+    """A heading with sentences, a command, tables and charts under it."""
 
     heading: str
     charts: list[Chart] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
+    points: list[str] = field(default_factory=list)
+    command: str = ""
+    note: str = ""
 
 
 def render(results: Results) -> str:
@@ -33,30 +50,60 @@ def render(results: Results) -> str:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["cell"] = cell
+    environment.filters["looks"] = looks
+    environment.tests["marked"] = is_marked
     template = environment.from_string(folder.joinpath("report.html").read_text(encoding="utf-8"))
+    script = ""
+    if any(t.get("sortable") for t in results.get("tables", [])):
+        script = _without_blank_lines(folder.joinpath("report.js").read_text(encoding="utf-8"))
     page = template.render(
         title=results.get("title", "Sparse networks"),
         summary=results.get("summary") or summary(results),
         facts=results.get("facts", []),
         sections=sections(results),
-        generated=results.get("generated", ""),
         shapes=SHAPES,
+        hatches=HATCH_KEYS,
+        most_keys=MOST_KEYS,
         css=folder.joinpath("report.css").read_text(encoding="utf-8"),
+        script=script,
+        script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        **{part: results.get(part, "") for part in ("up", "subtitle", "notice", "about", "generated")},
     )
-    return "\n".join(line.rstrip() for line in page.splitlines() if line.strip()) + "\n"
+    return _without_blank_lines(page) + "\n"
+
+
+def _without_blank_lines(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
 
 
 def sections(results: Results) -> list[Section]:
     """The sections that have something to show, in reading order."""
-    found = [Section("Results", tables=results.get("tables", []))]
+    by_heading: dict[str, list[Table]] = {}
+    for table in results.get("tables", []):
+        by_heading.setdefault(table.get("heading", "Results"), []).append(table)
+    found = [Section(heading, tables=tables) for heading, tables in by_heading.items()]
     found.append(Section("Training", list(_training_charts(results))))
     if results.get("grids"):
         found.append(
             Section("Merging: every weight rule with every bias rule", list(_grids(results["grids"])))
         )
     found.append(Section("Topologies", list(_topology_charts(results))))
-    found.append(Section("How it was made", tables=list(_made_by(results))))
-    return [s for s in found if s.charts or s.tables]
+    found.append(_figures(results))
+    found += [Section(r["title"], points=r["points"]) for r in results.get("remarks", ())]
+    command = results.get("command", "")
+    found.append(Section("How it was made", tables=list(_made_by(results)), command=command))
+    return [s for s in found if s.charts or s.tables or s.points or s.command or s.note]
+
+
+def _figures(results: Results) -> Section:
+    """A study's own figures; those that have nothing to show yet are named."""
+    charts, empty = [], []
+    for i, figure in enumerate(results.get("figures", ())):
+        if is_empty(figure):
+            empty.append(figure["title"])
+        else:
+            charts.append(draw(figure, f"figure-{i}"))
+    return Section("Figures", charts, note=f"No results yet for: {', '.join(empty)}." if empty else "")
 
 
 def summary(results: Results) -> str:
@@ -107,6 +154,31 @@ def cell(value: Any) -> str:
     return str(value)
 
 
+def is_marked(value: Any) -> bool:
+    """Whether a table's cell is a ``Marked``, which the template shows in its own way.
+
+    >>> is_marked({"text": "reproduced", "mark": "yes"}), is_marked({"text": "a", "b": 1})
+    (True, False)
+    """
+    return isinstance(value, Mapping) and "text" in value and set(value) <= Marked.__annotations__.keys()
+
+
+def looks(table: Table) -> list[str]:
+    """The class of each column: ``text`` (``text long`` where it needs room) or ``number``.
+
+    >>> looks({"title": "t", "columns": ["a", "b"], "rows": [["x", "3.5 ± 0.1"], ["y", None]]})
+    ['text', 'number']
+    """
+    found = []
+    for column in zip(*table["rows"], strict=True):
+        texts = [v["text"] if is_marked(v) else cell(v) for v in column if v is not None]
+        if all(NUMBER.match(t) for t in texts):
+            found.append("number")
+        else:
+            found.append("text long" if max(map(len, texts), default=0) > LONG else "text")
+    return found or [""] * len(table["columns"])
+
+
 def _best(grid: Grid) -> tuple[float, str, str] | None:
     cells = [
         (v, w, b)
@@ -132,18 +204,18 @@ def _grids(grids: list[Grid]) -> Iterator[Chart]:
 
 def _training_charts(results: Results) -> Iterator[Chart]:
     if results.get("curves"):
-        yield plots.curves(results["curves"])
+        yield lines.curves(results["curves"])
     if "pattern" in results:
         yield images.pattern(results["pattern"])
 
 
 def _topology_charts(results: Results) -> Iterator[Chart]:
     if results.get("points"):
-        yield plots.scatter(results["points"], results.get("reference"))
+        yield clouds.scatter(results["points"], results.get("reference"))
     if "distances" in results:
         yield heatmap.distances(results["distances"])
     if "densities" in results:
-        yield plots.densities(results["densities"])
+        yield bars.densities(results["densities"])
     if "histogram" in results and results["histogram"]["panels"]:
         yield histograms.histogram(results["histogram"])
 

@@ -7,10 +7,12 @@ for cross-entropy), NNSTD is in [0, 1]. ``None`` stands for a number that does n
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NotRequired, TypedDict, cast
+from collections.abc import Mapping
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from regraft.errors import InputError, suggest
+from regraft.report.checks import finite, matrix, numbers, same
+from regraft.report.figure_checks import check_figure
 from regraft.report.figures import Figure
 
 Number = float | None
@@ -122,12 +124,40 @@ class Histogram(TypedDict):
 
 
 class Table(TypedDict):
-    """A table of text and numbers; numbers are shown with four significant digits."""
+    """A table of text, numbers and ``Marked`` text; numbers are shown with four significant digits.
+
+    ``heading`` is that of the section in which it stands, "Results" without one; a ``sortable`` one can be
+    sorted and filtered in the browser.
+    """
 
     title: str
     columns: list[str]
     rows: list[list[Any]]
     note: NotRequired[str]
+    heading: NotRequired[str]
+    sortable: NotRequired[bool]
+
+
+class Marked(TypedDict):
+    """Text in a cell of a table that is a link to another page of the same report, or a verdict."""
+
+    text: str
+    href: NotRequired[str]
+    mark: NotRequired[Literal["yes", "no", "none"]]
+
+
+class Link(TypedDict):
+    """A link to another page of the same report."""
+
+    text: str
+    href: str
+
+
+class Remarks(TypedDict):
+    """A section of sentences."""
+
+    title: str
+    points: list[str]
 
 
 class Results(TypedDict, total=False):
@@ -135,11 +165,16 @@ class Results(TypedDict, total=False):
 
     ``summary`` is the plain-language sentence at the top; without it one is made from the figures.
     ``generated`` is any text about when and where, shown at the foot; without it the page holds no date, so
-    that equal results give equal bytes.
+    that equal results give equal bytes. ``up`` links to the page above this one, ``notice`` is what a reader
+    must know before all else, ``about`` stands below the summary and ``command`` is what made the results.
     """
 
     title: str
+    up: Link
+    subtitle: str
+    notice: str
     summary: str
+    about: str
     facts: list[Fact]
     curves: list[Curve]
     grids: list[Grid]
@@ -151,6 +186,8 @@ class Results(TypedDict, total=False):
     histogram: Histogram
     tables: list[Table]
     figures: list[Figure]
+    remarks: list[Remarks]
+    command: str
     configuration: dict[str, Any]
     versions: dict[str, str]
     generated: str
@@ -185,41 +222,48 @@ def check(results: Mapping[str, Any]) -> Results:
 def _check_parts(results: Mapping[str, Any]) -> None:
     for i, curve in enumerate(results.get("curves", ())):
         where = f"curves[{i}] ({curve['name']!r})"
-        _same(len(curve["epochs"]), len(curve["accuracy"]), where, "epochs", "accuracies")
-        _finite(curve["epochs"], f"{where}: epochs")
-        _numbers(curve["accuracy"], f"{where}: accuracy")
+        same(len(curve["epochs"]), len(curve["accuracy"]), where, "epochs", "accuracies")
+        finite(curve["epochs"], f"{where}: epochs")
+        numbers(curve["accuracy"], f"{where}: accuracy")
     for i, grid in enumerate(results.get("grids", ())):
         for field in ("accuracy", "loss"):
             if field in grid:
-                _matrix(
+                matrix(
                     grid[field],
                     len(grid["weights"]),
                     len(grid["biases"]),
                     f"grids[{i}] ({grid['name']!r}): {field}",
                 )
     for i, point in enumerate(results.get("points", ())):
-        _finite([point["nnstd"], point["accuracy"]], f"points[{i}] ({point['name']!r}, {point['group']!r})")
+        finite([point["nnstd"], point["accuracy"]], f"points[{i}] ({point['name']!r}, {point['group']!r})")
     if "reference" in results:
-        _finite([results["reference"]["accuracy"]], f"reference {results['reference']['name']!r}")
+        finite([results["reference"]["accuracy"]], f"reference {results['reference']['name']!r}")
     if "distances" in results:
         n = len(results["distances"]["names"])
-        _matrix(results["distances"]["nnstd"], n, n, "distances: nnstd")
+        matrix(results["distances"]["nnstd"], n, n, "distances: nnstd")
     if "pattern" in results:
         _pattern(results["pattern"])
     if "densities" in results:
         layers = results["densities"]["layers"]
         for network in results["densities"]["networks"]:
             where = f"densities of {network['name']!r}"
-            _same(len(layers), len(network["densities"]), where, "layers", "densities")
-            _finite(network["densities"], where)
+            same(len(layers), len(network["densities"]), where, "layers", "densities")
+            finite(network["densities"], where)
     for panel in results["histogram"]["panels"] if "histogram" in results else ():
         for one in panel["sets"]:
             where = f"histogram {panel['name']!r}, {one['name']!r}"
-            _same(len(one["counts"]) + 1, len(one["edges"]), where, "ends of bins", "edges")
-            _finite([*one["edges"], *one["counts"], one["mean"], one["std"]], where)
+            same(len(one["counts"]) + 1, len(one["edges"]), where, "ends of bins", "edges")
+            finite([*one["edges"], *one["counts"], one["mean"], one["std"]], where)
+    for remarks in results.get("remarks", ()):
+        if isinstance(remarks["points"], str) or not all(isinstance(p, str) for p in remarks["points"]):
+            raise InputError(f"remarks {remarks['title']!r}: points must be a list of sentences")
+    if "up" in results:
+        _ = results["up"]["text"], results["up"]["href"]
+    for i, figure in enumerate(results.get("figures", ())):
+        check_figure(figure, f"figures[{i}]")
     for i, table in enumerate(results.get("tables", ())):
         for row in table["rows"]:
-            _same(
+            same(
                 len(table["columns"]),
                 len(row),
                 f"tables[{i}] ({table['title']!r})",
@@ -234,30 +278,8 @@ def _pattern(pattern: Mapping[str, Any]) -> None:
     size = math.prod(pattern["shape"])
     for network in pattern["networks"]:
         where = f"pattern of {network['name']!r}"
-        _same(size, len(network["counts"]), where, "pixels", "counts")
-        _finite(network["counts"], where)
+        same(size, len(network["counts"]), where, "pixels", "counts")
+        finite(network["counts"], where)
     if "mean_image" in pattern:
-        _same(size, len(pattern["mean_image"]), "pattern: mean_image", "pixels", "values")
-        _finite(pattern["mean_image"], "pattern: mean_image")
-
-
-def _same(a: int, b: int, where: str, what_a: str, what_b: str) -> None:
-    if a != b:
-        raise InputError(f"{where} has {a} {what_a} but {b} {what_b}: they must be as many")
-
-
-def _matrix(rows: Sequence[Sequence[Any]], height: int, width: int, where: str) -> None:
-    _same(height, len(rows), where, "names of rows", "rows")
-    for row in rows:
-        _same(width, len(row), where, "names of columns", "numbers in a row")
-        _numbers(row, where)
-
-
-def _numbers(values: Sequence[Any], where: str) -> None:
-    _finite([v for v in values if v is not None], where)
-
-
-def _finite(values: Sequence[Any], where: str) -> None:
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise InputError(f"{where} holds {value!r}, but must hold finite numbers")
+        same(size, len(pattern["mean_image"]), "pattern: mean_image", "pixels", "values")
+        finite(pattern["mean_image"], "pattern: mean_image")

@@ -22,11 +22,16 @@ if TYPE_CHECKING:
 INK = "#010101"
 MUTED = "#010102"
 LINES = "#010103"
+CARD = "#010104"
 SERIES = tuple(f"#0102{i:02x}" for i in range(1, 9))
+SCALE = tuple(f"#0103{i:02x}" for i in range(1, 6))
+"""From low to high: lines that read on both a light and a dark page, for which a colour map has no ends."""
 
-VARIABLES = {INK: "--ink", MUTED: "--muted", LINES: "--lines"} | {
-    colour: f"--series-{i}" for i, colour in enumerate(SERIES, start=1)
-}
+VARIABLES = (
+    {INK: "--ink", MUTED: "--muted", LINES: "--lines", CARD: "--card"}
+    | {colour: f"--series-{i}" for i, colour in enumerate(SERIES, start=1)}
+    | {colour: f"--scale-{i}" for i, colour in enumerate(SCALE, start=1)}
+)
 
 WIDTH = 4.6
 """Inches at 72 points: a chart is about as wide as a phone, so that its text needs no shrinking there."""
@@ -59,6 +64,7 @@ STYLE: dict[str, Any] = {
     "axes.linewidth": 0.8,
     "lines.linewidth": 1.8,
     "figure.dpi": 72,
+    "hatch.linewidth": 0.9,
 }
 
 
