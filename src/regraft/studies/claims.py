@@ -6,9 +6,11 @@ preset is too small to compare a number, or the rows that it needs are not there
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from regraft.studies.statistics.describe import Samples
 
 REPRODUCED, NOT_REPRODUCED, OUT_OF_SCALE = "reproduced", "not reproduced", "out of scale"
 
@@ -23,6 +25,7 @@ class Number:
         published: the number, in the unit that ``measure`` returns.
         tolerance: largest distance of the measured mean that counts as reproduced, same unit.
         measure: the samples (one for each seed) from the study's rows (a ``Rows``); empty where it has none.
+            ``statistics.by_seed`` makes them of rows.
         unit: shown behind the numbers.
         comparable: presets at which the number may be compared; None leaves it to the preset.
     """
@@ -31,7 +34,7 @@ class Number:
     source: str
     published: float
     tolerance: float
-    measure: Callable[[Any], Sequence[float]]
+    measure: Callable[[Any], Samples]
     unit: str = "%"
     comparable: tuple[str, ...] | None = None
 
@@ -43,18 +46,21 @@ class Order:
     Attributes:
         text: ``"magnitude merges better than average"``.
         source: where it stands.
-        better, worse: samples from the study's rows; higher is better.
-        paired: whether they belong together one by one (same seed); else Welch's test.
+        better, worse: samples from the study's rows; higher is better. Mappings from seeds are paired by
+            their keys.
+        paired: whether they belong together one by one (same seed); else, or where sequences are of
+            different lengths, Welch's test.
         published: the difference as the paper has it, where it gives one.
-        least: the difference that must at least be there, in the samples' unit.
+        least: the difference that must at least be there, in the samples' unit. Below 0 it claims "no worse
+            than by so much", and that is what is tested.
         level: the p-value below which a difference counts.
         scale: presets at which the ordering may be judged; None for all.
     """
 
     text: str
     source: str
-    better: Callable[[Any], Sequence[float]]
-    worse: Callable[[Any], Sequence[float]]
+    better: Callable[[Any], Samples]
+    worse: Callable[[Any], Samples]
     paired: bool = True
     published: float | None = None
     least: float = 0.0
