@@ -93,6 +93,13 @@ def test_an_ordering_without_pairs_takes_welchs_test():
     assert judge(by_seeds, rows(a=a, b=b)).p == paired(a[:2], b).p
 
 
+def test_seeds_that_are_not_shared_are_not_paired():
+    far = replace(ORDER, better=lambda r: {0: 97.0, 1: 97.2}, worse=lambda r: {2: 91.0, 3: 91.3})
+    assert judge(far, rows(a=[1.0])).p == welch([97.0, 97.2], [91.0, 91.3]).p
+    diverged = replace(ORDER, better=lambda r: [float("nan")] * 2)
+    assert judge(diverged, rows(b=[1.0, 2.0])).why.startswith("Not measured")
+
+
 def test_an_ordering_by_chance_is_not_told_apart():
     v = judge(ORDER, rows(a=[97.0, 96.0, 98.0], b=[96.5, 97.0, 96.9]))
     assert v.verdict == "not reproduced"

@@ -166,7 +166,7 @@ def _judge_number(claim: Number, found: Summary, rows: Rows, comparable: bool) -
 
 def _order(claim: Order, rows: Rows, test: Test | None, p: float | None, together: int) -> Verdict:
     better, worse = summary(_samples(claim.better, rows)), summary(_samples(claim.worse, rows))
-    if test is None or not (better.n and worse.n):
+    if test is None or math.isnan(test.difference):
         return Verdict(claim, OUT_OF_SCALE, None, None, 0, None, _nothing(rows))
     # the test is shifted where the claim is "no worse than by so much"
     shift = min(claim.least, 0.0)
@@ -230,11 +230,12 @@ def _test(claim: Claim, rows: Rows) -> Test | None:
             else [v - shift for v in better]
         )
     # a failed cell can leave fewer samples on one side; then they cannot be paired by place
-    by_place = not isinstance(better, Mapping) and not isinstance(worse, Mapping)
-    by_seed = isinstance(better, Mapping) and isinstance(worse, Mapping)
-    if claim.paired and (by_seed or (by_place and len(better) == len(worse))):
-        return paired(better, worse)
-    return welch(better, worse)
+    if isinstance(better, Mapping) and isinstance(worse, Mapping):
+        pairs = sum(seed in worse for seed in better) > 1
+    else:
+        sequences = not isinstance(better, Mapping) and not isinstance(worse, Mapping)
+        pairs = sequences and len(better) == len(worse)
+    return paired(better, worse) if claim.paired and pairs else welch(better, worse)
 
 
 def _in_scale(claim: Claim, preset: str) -> bool:
@@ -269,7 +270,7 @@ def _interval(found: Summary) -> tuple[float, float] | None:
 
 
 def _short(x: float, sign: str = "") -> str:
-    """Three decimals at most, four significant digits for small numbers."""
+    """Two decimals at most; three significant digits below 1."""
     if x == 0 or abs(x) >= 1:
         text = f"{x:{sign}.2f}" if abs(x) < 1000 else f"{x:{sign},.0f}"
         return text.rstrip("0").rstrip(".") if "." in text else text
