@@ -62,6 +62,7 @@ class Result:
         rows, epochs: as the step gave them.
         folder: where its files lie.
         seconds: the time that the step took.
+        started: when, in UTC, as ISO 8601 has it.
     """
 
     key: str
@@ -71,6 +72,7 @@ class Result:
     epochs: Sequence[Row]
     folder: Path
     seconds: float = 0.0
+    started: str = ""
 
     def model(self, name: str = "model") -> nn.Module:
         """A network that the step kept.

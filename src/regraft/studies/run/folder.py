@@ -181,8 +181,9 @@ def read(place: Path) -> Result | None:
     try:
         raw = json.loads((place / "result.json").read_text(encoding="utf-8"))
         return Result(
-            raw["key"], raw["step"], raw["config"], raw["rows"], raw["epochs"], place, raw["seconds"]
-        )
+            raw["key"], raw["step"], raw["config"], raw["rows"], raw["epochs"], place, raw["seconds"],
+            str(raw.get("started", "")),
+        )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
