@@ -118,6 +118,7 @@ def run(
                 walk.go(doing)
         finally:
             store.close()
+            kept.clean()
     progress = walk.progress
     return Ran(
         len(cells), progress.before, progress.done, tuple(walk.failed), progress.blocked,

@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -44,9 +43,11 @@ class Pool:
     def submit(self, task: Task, step: Step) -> None:
         """Hand a task to the next free process."""
         if self._pool is None:
-            # not fork: torch's and the kernels' threads do not survive it
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.workers, context, _begin, (os.getpid(),))
+            # not fork: threads of this process do not survive it. The server forks from a process that has
+            # imported everything and begun nothing, so a new pool is there at once
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(["regraft.studies.run.executors.base"])
+            self._pool = ProcessPoolExecutor(self.workers, context, _begin)
         try:
             future = self._pool.submit(do_task, task, self._folder, self._data_dir)
         except BrokenProcessPool:
@@ -94,15 +95,16 @@ class Pool:
         self._running.clear()
 
 
-def _begin(parent: int) -> None:
+def _begin() -> None:
     """What each process does first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    threading.Thread(target=_follow, daemon=True).start()
 
 
-def _follow(parent: int) -> None:
+def _follow() -> None:
     # a process that waits for work would wait for ever if the one that gives it was killed
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
