@@ -19,6 +19,21 @@ import pytest
 
 from regraft import report
 
+TABLE: dict[str, Any] = {
+    "title": "Claims",
+    "heading": "Published against measured",
+    "sortable": True,
+    "columns": ["Name", "Number", "Text", "Verdict"],
+    "rows": [
+        ["b", 10.0, "9 ± 1 (3)", {"text": "reproduced", "mark": "yes"}],
+        ["a", 9.0, "100 ± 2 (3)", {"text": "not reproduced", "mark": "no"}],
+        ["c", None, "<0.001", {"text": "out of scale", "mark": "none"}],
+        ["d", -3.5, "1,200", {"text": "reproduced", "mark": "yes"}],
+        ["e", 1e-5, None, {"text": "reproduced", "mark": "yes"}],
+        ["f", 12000, "20", {"text": "reproduced", "mark": "yes"}],
+    ],
+}
+
 RULES = ["magnitude", "average", "addition", "random", "nothing"]
 
 
@@ -142,6 +157,109 @@ def make_results() -> dict[str, Any]:
         },
         "versions": {"regraft": "0.1.0", "torch": "2.13.0"},
     }
+
+
+@pytest.fixture
+def figures() -> list[dict[str, Any]]:
+    """One figure of each kind, with all that it may have."""
+    return make_figures()
+
+
+@pytest.fixture(scope="session")
+def figures_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with all of them and a sortable table."""
+    path = tmp_path_factory.mktemp("figures") / "figures.html"
+    return report.write(path, {"figures": make_figures(), "tables": [TABLE]})
+
+
+def make_figures() -> list[dict[str, Any]]:
+    """Figures as studies give them, with names and numbers that need room."""
+    rng = random.Random(1)
+    sparsities = [".5", ".8", ".9", ".95"]
+    densities = [0.1, 0.5, 1.0, 5.0, 10.0, 50.0, 100.0]
+    strands = [
+        {
+            "values": [w, b, s, float(n)],
+            "figure": {"magnitude": 70, "addition": 60}.get(w, 30) - n + rng.random(),
+        }
+        for w in RULES
+        for b in RULES
+        for s in sparsities
+        for n in (2, 5)
+    ]
+    clouds = [[(rng.gauss(0.5, 0.05), rng.gauss(80 - 9 * i, 4)) for _ in range(40)] for i in range(4)]
+    return [
+        {
+            "kind": "lines", "title": "Accuracy against density", "caption": "Mean of five seeds.",
+            "x": "Density (%)", "y": "Test accuracy (%)", "log_x": True,
+            "series": [
+                {"name": name, "x": densities, "y": [97 - (i + 1) * 4 / d for d in densities],
+                 "spread": [0.5 + 0.3 / d for d in densities]}
+                for i, name in enumerate(["SNIP", "SynFlow", "SNIP and SynFlow, stacked, with a long name"])
+            ],
+            "levels": [{"name": "dense", "value": 98.1}],
+        },
+        {
+            "kind": "lines", "title": "Loss over epochs", "caption": "One run each.", "x": "Epoch",
+            "y": "Loss", "log_y": True,
+            "series": [
+                {"name": name, "x": list(range(1, 61)),
+                 "y": [None if e == 7 else 2.3 * math.exp(-e / (9 + 5 * i)) for e in range(1, 61)]}
+                for i, name in enumerate(["dense", "SET", "EXD"])
+            ],
+        },
+        {
+            "kind": "boxes", "title": "Distances", "caption": "By rule.", "y": "NNSTD to a parent",
+            "boxes": [
+                report.box(r, [rng.gauss(0.5, 0.05) for _ in range(30)])
+                for r in [*RULES, "with normalised rows"]
+            ],
+            "levels": [{"name": "expected", "value": 0.6}],
+        },
+        {
+            "kind": "bars", "title": "Time", "caption": "Median of five.", "y": "Seconds", "log_y": True,
+            "groups": ["LUNG", "Prostate_GE", "Fashion-MNIST"],
+            "sets": [
+                {"name": n, "values": [0.3 * (i + 1), None, 700.0], "spread": [0.1, None, 30.0]}
+                for i, n in enumerate(["dense", "SET", "LDV", "OSV"])
+            ],
+        },
+        {
+            "kind": "bars", "title": "Differences", "caption": "Signed.", "y": "Points", "groups": ["a", "b"],
+            "sets": [{"name": "", "values": [-3.2, 4.5]}],
+        },
+        {
+            "kind": "parallel", "title": "All merges", "caption": "Every setting.", "figure": "Accuracy (%)",
+            "axes": [
+                {"name": "Weight rule", "places": RULES}, {"name": "Bias rule", "places": RULES},
+                {"name": "Sparsity before merging", "places": sparsities},
+                {"name": "Parents", "places": None},
+            ],
+            "strands": strands,
+        },
+        {
+            "kind": "ellipses", "title": "NNSTD against accuracy", "caption": "Two standard deviations.",
+            "x": "NNSTD", "y": "Accuracy (%)",
+            "clouds": [
+                *(report.ellipse(r, *zip(*c, strict=True)) for r, c in zip(RULES, clouds, strict=False)),
+                report.ellipse("a single one", [0.4], [60.0]),
+            ],
+            "levels": [{"name": "parents", "value": 95.0}],
+        },
+        {
+            "kind": "heatmap", "title": "Accuracy", "caption": "Means.", "rows": RULES, "columns": RULES,
+            "values": [[10.0 * i + j if i != j else None for i in range(5)] for j in range(5)],
+            "row": "Weight rule", "column": "Bias rule", "unit": "Test accuracy (%)",
+        },
+        {
+            "kind": "pictures", "title": "Connectivity", "caption": "Connections of each.",
+            "shape": [8, 8],
+            "pictures": [
+                {"name": f"after epoch {e}", "values": [float((i * e) % 17) for i in range(64)]}
+                for e in (1, 10, 100, 1000)
+            ],
+        },
+    ]  # fmt: skip
 
 
 class Browser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,16 @@ def log_axis(axis: Any) -> None:
     if decades < 0.7:
         subs = [1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0]
     axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=9))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _tick(value: float) -> str:
+    """
+    >>> _tick(0.1), _tick(1e6), _tick(1e-5)
+    ('0.1', '1e6', '1e-5')
+    """
+    return re.sub(r"e\+?(-?)0*", r"e\1", f"{value:g}")
 
 
 def paint_levels(ax: Axes, levels: Sequence[Level], *, upright: bool = False) -> None:

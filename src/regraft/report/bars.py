@@ -9,7 +9,7 @@ import numpy as np
 
 from regraft.report import svg
 from regraft.report.axes import level_keys, linear_axis, log_axis, paint_levels
-from regraft.report.chart import HATCHES, NOTHING, Chart, Key, colour, number, percent, plain, short
+from regraft.report.chart import NOTHING, Chart, Key, colour, number, percent, plain, short
 from regraft.report.figures import Bars, BarSet, Boxes
 from regraft.report.schema import Densities
 
@@ -80,7 +80,8 @@ def boxes(part: Boxes, name: str) -> Chart:
             wide = one["q3"] - one["q1"]
             ax.barh(i, wide, left=one["q1"], height=0.56, color=svg.SERIES[0], alpha=0.35, zorder=2.1)
             ax.vlines(one["median"], i - 0.28, i + 0.28, color=ink, linewidth=2.0, zorder=2.2)
-            ax.plot([one["mean"]], [i], marker="D", color=svg.SERIES[1], markersize=4.5, markeredgewidth=0)
+            mark: dict[str, Any] = {"marker": "D", "markersize": 4.5, "markeredgewidth": 0, "zorder": 3}
+            ax.plot([one["mean"]], [i], color=svg.SERIES[1], **mark)
         paint_levels(ax, levels, upright=True)
         _names(ax, [b["name"] for b in found])
         ax.set_xlabel(part["y"])
@@ -139,7 +140,11 @@ def _paint_set(
 ) -> None:
     """The bars of one set, with their errors and numbers."""
     known = [0.0 if v is None else v for v in one["values"]]
-    look: dict[str, Any] = {"color": colour(i), "edgecolor": svg.CARD, "hatch": HATCHES[i % len(HATCHES)]}
+    look: dict[str, Any] = {
+        "color": colour(i),
+        "edgecolor": svg.CARD,
+        "hatch": "/" if i % len(svg.TILES) else "",
+    }
     ax.barh(at, known, height=step * 0.86, linewidth=0, **look)
     for y, (value, spread) in zip(at, _pairs(one), strict=True):
         if value is not None and spread:
@@ -166,7 +171,7 @@ def _names(ax: Axes, names: Sequence[str]) -> None:
 
 
 def _keys(names: Sequence[str]) -> list[Key]:
-    return [Key(n, i % 8 + 1, shape="bar", hatch=i % len(HATCHES)) for i, n in enumerate(names)]
+    return [Key(n, i % 8 + 1, shape="bar", hatch=i % len(svg.TILES)) for i, n in enumerate(names)]
 
 
 def _cut(text: str, limit: int = 600) -> str:

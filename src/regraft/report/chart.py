@@ -29,17 +29,6 @@ SHAPES = {
 MARKERS = tuple(SHAPES)
 
 
-HATCHES = ("", "////", "....", "----", "xxxx", "\\\\\\\\", "||||", "oooo")
-"""Matplotlib's patterns on bars, in the order of the series, so that bars differ without their colours."""
-
-HATCH_KEYS = (
-    "", "M8 6L14 0M8 11L18 1M12 12L18 6", "M10 2h1M14 2h1M10 5h1M14 5h1M10 8h1M14 8h1", "M8 3h10M8 7h10",
-    "M8 6L14 0M8 11L18 1M12 12L18 6M18 6L12 0M18 11L8 1M14 12L8 6", "M18 6L12 0M18 11L8 1M14 12L8 6",
-    "M11 0v10M15 0v10", "M9 3a1.5 1.5 0 1 0 3 0a1.5 1.5 0 1 0-3 0M13.5 7a1.5 1.5 0 1 0 3 0a1.5 1.5 0 1 0-3 0",
-)  # fmt: skip
-"""The same patterns as SVG paths over the bar of the legend."""
-
-
 @dataclass(frozen=True)
 class Key:
     """One entry of a legend.
@@ -50,7 +39,7 @@ class Key:
         dashes: of a line.
         shape: ``"line"``, ``"bar"`` or one of SHAPES.
         marker: one of SHAPES on the line; empty for none.
-        hatch: place in HATCHES of the pattern on a bar.
+        hatch: place in ``svg.TILES`` of the pattern on a bar.
         variable: CSS variable of the colour, instead of ``series``.
         width: of a line, in pixels.
     """

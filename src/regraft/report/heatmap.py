@@ -150,7 +150,8 @@ def _slanted(columns: Sequence[str]) -> bool:
 def _height(rows: Sequence[str], columns: Sequence[str]) -> float:
     """Inches that a heatmap needs, with room for slanted names."""
     names = 0.055 * max(len(short(c)) for c in columns) if _slanted(columns) else 0.0
-    return 0.7 + 0.42 * len(rows) + names
+    cell = 0.42 if len(columns) <= MOST_COLUMNS else 0.26
+    return 0.7 + cell * len(rows) + names
 
 
 def _readable(rgba: tuple[float, float, float, float]) -> str:

@@ -11,8 +11,8 @@ from importlib import resources
 from typing import Any
 
 from regraft.errors import MissingDependency
-from regraft.report import bars, clouds, heatmap, histograms, images, lines
-from regraft.report.chart import HATCH_KEYS, NOTHING, SHAPES, Chart, percent
+from regraft.report import bars, clouds, heatmap, histograms, images, lines, svg
+from regraft.report.chart import NOTHING, SHAPES, Chart, percent
 from regraft.report.draw import draw
 from regraft.report.figure_checks import is_empty
 from regraft.report.schema import Grid, Marked, Number, Results, Table
@@ -62,7 +62,7 @@ def render(results: Results) -> str:
         facts=results.get("facts", []),
         sections=sections(results),
         shapes=SHAPES,
-        hatches=HATCH_KEYS,
+        tiles=svg.TILES,
         most_keys=MOST_KEYS,
         css=folder.joinpath("report.css").read_text(encoding="utf-8"),
         script=script,

@@ -25,6 +25,9 @@ FAN = 0.62
 WIDTHS = (0.5, 0.6, 0.8, 1.0, 1.3)
 """Of the lines from the lowest to the highest fifth: they differ not by colour alone."""
 
+MANY = 40
+"""More lines of a fifth than this are drawn thinner."""
+
 PARTS = 3
 """Rows in the table for an axis of numbers."""
 
@@ -56,7 +59,7 @@ def parallel(part: Parallel, name: str) -> Chart:
         for k in range(len(svg.SCALE)):
             _paint_lines(ax, heights[:, fifths == k], k)
         for i, axis in enumerate(axes):
-            _paint_axis(ax, i, axis, [_values(s)[i] for s in drawn])
+            _paint_axis(ax, i, axis, [_values(s)[i] for s in drawn], max(58 // len(axes), 5))
         _frame(ax, axes)
 
     few = f"; {len(drawn)} of {len(strands)} are drawn" if len(drawn) < len(strands) else ""
@@ -109,22 +112,22 @@ def _paint_lines(ax: Axes, heights: Any, k: int) -> None:
         return
     x = np.concatenate([np.arange(count), [np.nan]])
     y = np.concatenate([heights, np.full((1, lines), np.nan)])
-    wide = WIDTHS[k] * (1.0 if lines > 40 else 1.5)
-    ax.plot(
-        np.tile(x, lines), y.T.ravel(), color=svg.SCALE[k], linewidth=wide, alpha=0.75, zorder=2 + 0.1 * k
-    )
+    wide = WIDTHS[k] * (0.6 if lines > MANY else 1.5)
+    look: dict[str, Any] = {"color": svg.SCALE[k], "linewidth": wide, "alpha": 0.55 if lines > MANY else 0.9}
+    ax.plot(np.tile(x, lines), y.T.ravel(), zorder=2 + 0.1 * k, **look)
 
 
-def _paint_axis(ax: Axes, i: int, axis: Axis, values: Sequence[Any]) -> None:
+def _paint_axis(ax: Axes, i: int, axis: Axis, values: Sequence[Any], room: int) -> None:
+    """The axis with the names of its places, or with its lowest and highest number; ``room`` in letters."""
     ax.plot([i, i], [0, 1], color=svg.MUTED, linewidth=1.0, zorder=3)
     if axis["places"] is None:
         numbers = [float(v) for v in values]
-        marks = [(0.0, number(min(numbers))), (1.0, number(max(numbers)))]
+        marks = [(0.0, f"{min(numbers):.3g}"), (1.0, f"{max(numbers):.3g}")]
         if marks[0][1] == marks[1][1]:
             marks = [(0.5, marks[0][1])]
     else:
         count = len(axis["places"])
-        marks = [((count - 1 - k + 0.5) / count, short(p, 11)) for k, p in enumerate(axis["places"])]
+        marks = [((count - 1 - k + 0.5) / count, short(p, room)) for k, p in enumerate(axis["places"])]
     for at, text in marks:
         ax.text(
             i, at, text, ha="center", va="center", fontsize=9, zorder=4,
@@ -133,11 +136,16 @@ def _paint_axis(ax: Axes, i: int, axis: Axis, values: Sequence[Any]) -> None:
 
 
 def _frame(ax: Axes, axes: Sequence[Axis]) -> None:
-    wide = max(int(56 / len(axes)), 6)
-    names = ["\n".join(textwrap.wrap(a["name"], wide)[:3]) for a in axes]
+    room = max(52 // len(axes), 5)
+    names = [textwrap.wrap(a["name"], room, break_long_words=False) for a in axes]
+    if any(len(line) > room for lines in names for line in lines):
+        # every second name stands lower, which gives each twice the room
+        names = [textwrap.wrap(short(a["name"], 4 * room), 2 * room) for a in axes]
+        above = max(map(len, names[::2]))
+        names = [[""] * (above if i % 2 else 0) + lines for i, lines in enumerate(names)]
     ax.set_xlim(-0.35, len(axes) - 0.65)
     ax.set_ylim(-0.05, 1.05)
-    ax.set_xticks(range(len(axes)), labels=names)
+    ax.set_xticks(range(len(axes)), labels=["\n".join(lines) for lines in names])
     ax.set_yticks([])
     ax.tick_params(axis="x", length=0, pad=6)
     ax.grid(False)
