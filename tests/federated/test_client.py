@@ -57,6 +57,17 @@ def test_topologies_change_at_the_rate_and_in_the_rounds_that_the_settings_say(n
         assert (kept < before.nnz) == (rate > 0)
 
 
+def test_the_learning_rate_of_a_round_is_the_schedules(net, split, equal):
+    decaying = Local(lr=0.1, lr_schedule="linear", rounds=4)
+    plain = Local(lr=0.05, rounds=4)
+    a, b, c = (
+        local_round(net(), split(), local, round=number, client="a").put(net())
+        for local, number in ((decaying, 2), (plain, 2), (dataclasses.replace(plain, lr=0.1), 2))
+    )
+    assert equal(a, b)
+    assert not equal(a, c)
+
+
 @pytest.mark.parametrize("evolve", ["set", "set-magnitude", "rigl", "search", "itop", "static", "none"])
 def test_every_method_runs(net, split, evolve):
     made = local_round(net(), split(), Local(evolve=evolve, rate=0.3), round=0, client="a")
@@ -100,6 +111,8 @@ def test_rates_may_follow_a_schedule():
         ({"drop": "clients"}, "did you mean 'client'"),
         ({"unit_score": "activty"}, "did you mean 'activity'"), ({"loss": "x"}, "unknown loss"),
         ({"grow_init": "x"}, "x"), ({"rate": Cosine()}, "needs to know how long"),
+        ({"lr_schedule": "cosin", "rounds": 3}, "did you mean 'cosine'"),
+        ({"lr_schedule": "cosine"}, "how long training lasts"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be(choice, sentence):

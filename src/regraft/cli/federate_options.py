@@ -21,6 +21,7 @@ from regraft.merging.align import Align
 from regraft.merging.align.named import ALIGNMENTS
 from regraft.merging.combine import Rule
 from regraft.train import OPTIMIZERS, Recipe
+from regraft.train.optimizers import FACTORS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,6 +55,8 @@ client_options = _group(
     click.option("--batch-size", type=int, default=_local.batch_size, metavar="N", help="Samples per step."),
     click.option("--optimizer", default=_local.optimizer, metavar="NAME", help=f"{_names(OPTIMIZERS)}."),
     click.option("--lr", type=float, default=_local.lr, metavar="X", help="Learning rate."),
+    click.option("--lr-schedule", default=_local.lr_schedule, metavar="NAME",
+                 help=f"Learning rate over rounds: {_names(FACTORS)}."),
     click.option("--momentum", type=float, default=None, metavar="X", help="[default: 0.9 for sgd]"),
     click.option("--weight-decay", type=float, default=0.0, metavar="X", help="L2 penalty."),
     click.option("--evolve", default=_local.evolve, metavar="NAME",
@@ -110,6 +113,7 @@ def make_local(choices: dict[str, Any], rounds: int) -> Local:
         "batch_size",
         "optimizer",
         "lr",
+        "lr_schedule",
         "momentum",
         "weight_decay",
         "evolve",

@@ -43,6 +43,8 @@ class Local:
         batch_size: samples per step; None for all at once.
         optimizer, lr, momentum, weight_decay: see ``train.optimizer_by_name``; the optimizer starts anew in
             each round.
+        lr_schedule: what the learning rate is multiplied by over the rounds: a name of
+            ``train.optimizers.FACTORS``; all but ``"constant"`` need ``rounds``.
         loss, label_smoothing: see ``losses.by_name``.
         evolve: a name of ``evolve.METHODS``, or ``"none"``.
         rate: share of the connections replaced in a round: a number, a schedule over the rounds, or its name.
@@ -70,6 +72,7 @@ class Local:
     lr: float = 0.05
     momentum: float | None = None
     weight_decay: float = 0.0
+    lr_schedule: str = "constant"
     loss: str = "cross-entropy"
     label_smoothing: float = 0.0
     evolve: str = "set-magnitude"
@@ -100,10 +103,19 @@ class Local:
         optimizers.check_optimizer(
             self.optimizer, lr=self.lr, momentum=self.momentum or 0.0, weight_decay=self.weight_decay
         )
+        optimizers.lr_factor(self.lr_schedule)(Progress(0, self.rounds))
         losses.by_name(self.loss, self.label_smoothing)
         check_rate(as_schedule(self.rate)(Progress(0, self.rounds)), as_schedule(self.rate))
         if self.unit_score is not None:
             unit_score(self.unit_score)
+
+    def lr_in(self, round: int) -> float:
+        """Learning rate in a round.
+
+        >>> [round(Local(lr=0.1, lr_schedule="linear", rounds=4).lr_in(r), 3) for r in range(4)]
+        [0.1, 0.075, 0.05, 0.025]
+        """
+        return self.lr * optimizers.lr_factor(self.lr_schedule)(Progress(round, self.rounds))
 
     def rate_in(self, round: int) -> float:
         """Share of the connections that is replaced in a round; 0 in rounds without evolution.
@@ -143,8 +155,9 @@ def local_round(
     own = seeds.derived(seed, f"round {round} of client {client}")
     momentum = (0.9 if local.optimizer == "sgd" else 0.0) if local.momentum is None else local.momentum
     optimizer = optimizers.optimizer_by_name(
-        local.optimizer, trained.parameters(), lr=local.lr, momentum=momentum, weight_decay=local.weight_decay
-    )
+        local.optimizer, trained.parameters(), lr=local.lr_in(round), momentum=momentum,
+        weight_decay=local.weight_decay,
+    )  # fmt: skip
     batch_size = min(local.batch_size or len(data), len(data))
     loader = Loader(data, batch_size, generator=seeds.stream(own, "order"))
     with own_random_numbers(device, seeds.derived(own, "dropout")):
@@ -157,7 +170,7 @@ def local_round(
                 if not math.isfinite(step(x, y).item()):
                     raise InputError(
                         f"training of client '{client}' diverged in round {round}, step {number} of "
-                        f"{len(loader)}: lower the learning rate (now {local.lr:g})"
+                        f"{len(loader)}: lower the learning rate (now {local.lr_in(round):g})"
                     )
     statistics = None
     if local.unit_score is not None:

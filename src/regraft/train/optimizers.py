@@ -22,6 +22,13 @@ OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
 _WITH_MOMENTUM = ("sgd", "rmsprop")
 
 SCHEDULES = ("constant", "linear", "cosine", "step", "exponential")
+FACTORS: dict[str, Callable[..., Schedule]] = {
+    "constant": lambda: schedules.Constant(1.0),
+    "linear": lambda end=0.0: schedules.LinearDecreasing(1.0, end),
+    "cosine": lambda end=0.0: schedules.Cosine(1.0, end),
+    "exponential": lambda end=0.0, steepness=5.0: schedules.Exponential(1.0, end, steepness),
+}
+"""Of ``SCHEDULES`` those that are a function of how far training has come."""
 
 
 def optimizer_by_name(
@@ -96,16 +103,27 @@ def schedule_by_name(text: str, optimizer: Optimizer, epochs: int) -> LRSchedule
         options.setdefault("step_size", max(1, -(-epochs // 3)))
         options.setdefault("gamma", 0.1)
         return _torch_scheduler("StepLR", optimizer, options)
-    own: dict[str, Callable[..., Schedule]] = {
-        "constant": lambda: schedules.Constant(1.0),
-        "linear": lambda end=0.0: schedules.LinearDecreasing(1.0, end),
-        "cosine": lambda end=0.0: schedules.Cosine(1.0, end),
-        "exponential": lambda end=0.0, steepness=5.0: schedules.Exponential(1.0, end, steepness),
-    }
-    if name in own:
-        factor = call_with(own[name], options, f"learning rate schedule '{name}'")
+    if name in FACTORS:
+        factor = lr_factor(text)
         return lr_scheduler.LambdaLR(optimizer, lambda epoch: factor(Progress(epoch, epochs)))
     return _torch_scheduler(name, optimizer, options)
+
+
+def lr_factor(text: str) -> Schedule:
+    """What the learning rate is multiplied by over training: one of ``FACTORS``, with options as for
+    ``schedule_by_name``.
+
+    >>> lr_factor("cosine:end=0.5")(Progress(5, 10))
+    0.75
+
+    Raises:
+        InputError: unknown name or option.
+    """
+    name, options = parse_options(text, "learning rate schedule")
+    if name not in FACTORS:
+        raise unknown("learning rate schedule", name, FACTORS)
+    made: Schedule = call_with(FACTORS[name], options, f"learning rate schedule '{name}'")
+    return made
 
 
 def rate_by_name(text: str, zeta: float | None = None) -> Schedule:
