@@ -3,6 +3,9 @@
     python benchmarks/flower_deployment.py --json runs/flower.json            # needs the extra `federated`
     python benchmarks/flower_deployment.py --tls                              # encrypted, nodes authenticated
 
+With --tls the nodes' keys are registered, and nodes that come with a key of their own making, with none, or
+without encryption have to be turned away first.
+
 The app is examples/flower. Only processes started here are ended, each by its id.
 """
 
@@ -75,13 +78,8 @@ class Deployment:
         """Start a node."""
         secure = ["--insecure"]
         if self.tls:
-            key = self.folder / f"node{number}"
-            secure = [
-                "--root-certificates",
-                f"{self.folder}/ca.crt",
-                "--auth-supernode-private-key",
-                str(key),
-            ]
+            key, root = f"{self.folder}/node{number}", f"{self.folder}/ca.crt"
+            secure = ["--root-certificates", root, "--auth-supernode-private-key", key]
         self.launch(
             f"node{number}", "flower-supernode", *secure, "--superlink", f"127.0.0.1:{self.port}",
             "--host", "127.0.0.1", "--port", str(free_port()),
@@ -104,6 +102,26 @@ class Deployment:
         if done.returncode:
             raise SystemExit(f"flwr {' '.join(command)} failed:\n{done.stdout}\n{done.stderr}")
         return done.stdout
+
+    def register(self, number: int) -> None:
+        """Have the server know a node's key."""
+        self.flwr("supernode", "register", f"{self.folder}/node{number}.pub", "here")
+
+    def turned_away(self, name: str, *secure: str, seconds: float = 60.0) -> str:
+        """Start a node that must not be let in. Returns what it says."""
+        self.launch(
+            name, "flower-supernode", *secure, "--superlink", f"127.0.0.1:{self.port}", "--host", "127.0.0.1",
+            "--port", str(free_port()), "--max-wait-time", "5",
+        )  # fmt: skip
+        try:
+            self.running[name].wait(seconds)
+        except subprocess.TimeoutExpired as error:
+            raise SystemExit(f"{name} still runs after {seconds} s: see {self.folder}/{name}.log") from error
+        lines = (self.folder / f"{name}.log").read_text().splitlines()
+        if any("SuperNode ID" in line for line in lines):
+            raise SystemExit(f"{name} was let in: see {self.folder}/{name}.log")
+        self.kill(name)
+        return next((line for line in lines if line.startswith("[code")), "no connection")
 
     def run(self, rounds: int, timeout: float) -> None:
         """Submit the app; the server's state goes to a folder that outlives it."""
@@ -155,14 +173,14 @@ def wait_for_port(port: int, seconds: float = 60.0) -> None:
 
 
 def certificates(folder: Path) -> None:
-    """A certificate authority, the server's certificate and a key for each node."""
+    """A certificate authority, the server's certificate and a key for each node and for one more."""
     extensions = "subjectAltName=DNS:localhost,IP:127.0.0.1"
     for command in (
         "openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=ca -keyout ca.key -out ca.crt",
         "openssl req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr",
         f"openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -out server.crt"
         f" -extfile {folder}/san.ext",
-        *(f"ssh-keygen -q -t ecdsa -b 384 -N , -f node{i}" for i in range(NODES)),
+        *(f"ssh-keygen -q -t ecdsa -b 384 -N , -f node{i}" for i in range(NODES + 1)),
     ):
         (folder / "san.ext").write_text(extensions)
         words: Sequence[str] = ["" if word == "," else word for word in command.split()]
@@ -180,6 +198,20 @@ def measure(folder: Path, rounds: int, timeout: float, tls: bool) -> dict[str, A
 
     with deployment(folder, tls) as here:
         here.superlink()
+        turned_away = {}
+        if tls:
+            for number in range(NODES):
+                here.register(number)
+            root = ("--root-certificates", f"{here.folder}/ca.crt")
+            stranger = f"{here.folder}/node{NODES}"
+            turned_away = {
+                "a key that is not registered": here.turned_away(
+                    "stranger", *root, "--auth-supernode-private-key", stranger
+                ),
+                "no key": here.turned_away("nameless", *root),
+                "no encryption": here.turned_away("plain", "--insecure"),
+            }
+            note("three strangers turned away")
         for number in range(NODES):
             here.supernode(number)
         note("superlink and nodes started")
@@ -212,7 +244,12 @@ def measure(folder: Path, rounds: int, timeout: float, tls: bool) -> dict[str, A
         "download_bytes",
         "test_accuracy",
     )
-    return {"tls": tls, "times": times, "rounds": [{k: row[k] for k in keys} for row in rows]}
+    return {
+        "tls": tls,
+        "turned_away": turned_away,
+        "times": times,
+        "rounds": [{k: row[k] for k in keys} for row in rows],
+    }
 
 
 def main() -> None:
