@@ -17,6 +17,9 @@ from regraft.report.draw import draw
 from regraft.report.figure_checks import is_empty
 from regraft.report.schema import Grid, Marked, Number, Results, Table
 
+MADE = "How it was made"
+"""The heading of the last section."""
+
 MOST_KEYS = 16
 """Entries of a legend that are shown; more are folded away."""
 
@@ -81,6 +84,7 @@ def sections(results: Results) -> list[Section]:
     by_heading: dict[str, list[Table]] = {}
     for table in results.get("tables", []):
         by_heading.setdefault(table.get("heading", "Results"), []).append(table)
+    made = [*by_heading.pop(MADE, []), *_made_by(results)]
     found = [Section(heading, tables=tables) for heading, tables in by_heading.items()]
     found.append(Section("Training", list(_training_charts(results))))
     if results.get("grids"):
@@ -91,7 +95,7 @@ def sections(results: Results) -> list[Section]:
     found.append(_figures(results))
     found += [Section(r["title"], points=r["points"]) for r in results.get("remarks", ())]
     command = results.get("command", "")
-    found.append(Section("How it was made", tables=list(_made_by(results)), command=command))
+    found.append(Section(MADE, tables=made, command=command))
     return [s for s in found if s.charts or s.tables or s.points or s.command or s.note]
 
 
