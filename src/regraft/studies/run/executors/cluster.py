@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -116,8 +117,9 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
     else:
         options["address"] = address
     try:
+        _knock(address)
         ray.init(**options)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         where = (
             "a Ray cluster on this machine"
             if address in (None, "auto")
@@ -128,6 +130,13 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
             f"{where} cannot be reached ({reason}): "
             "start one with `ray start --head`, give its address, or leave --address out to begin one here"
         ) from error
+
+
+def _knock(address: str | None) -> None:
+    # where nobody listens, ray.init tries for a minute and then ends the whole process
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=5.0).close()
 
 
 def _own_file(task: Task) -> tuple[str, bytes] | None:
