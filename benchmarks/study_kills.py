@@ -3,7 +3,7 @@
     python benchmarks/study_kills.py [--kills 20] [--seed 0]
 
 Each kill is a SIGKILL of the runner or of one of its workers, after a random time; the runner is started
-again with the same command. The study throws dice in 400 cells of 50 ms that keep rows, epochs and networks.
+again with the same command. The study throws dice in 2,400 cells of 50 ms that keep rows, epochs and networks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from regraft.studies import Cell, Outcome, Preset, Study, Work, step
 from regraft.studies.run import Folder, run
 from regraft.studies.tables import table
 
-ROWS = 400
+ROWS = 2400
 
 
 @step
@@ -45,7 +45,7 @@ def cells(settings: object) -> list[Cell]:
     return [Cell(add, {"from": i}, tuple(thrown[i : i + 4])) for i in range(0, ROWS, 4)]
 
 
-STUDY = Study("kills", "Killed", "nothing", "Dice.", cells, {"small": Preset({}, "20 s")})
+STUDY = Study("kills", "Killed", "nothing", "Dice.", cells, {"small": Preset({}, "1 min")})
 
 
 def main() -> None:
@@ -60,7 +60,7 @@ def main() -> None:
         killed = Path(place) / "killed"
         process, kills, runs = start(killed), 0, 1
         while kills < options.kills:
-            time.sleep(draw.uniform(0.5, 4.0))
+            time.sleep(draw.uniform(0.3, 2.5))
             if process.poll() is not None:
                 print(f"the study ended after {kills} kills: more cells than that are needed")
                 break
