@@ -30,15 +30,20 @@ def joined(result: Result) -> list[Row]:
     >>> joined(Result("k", "train", {"seed": 1, "recipe": {"lr": 0.1}}, [{"accuracy": 0.9}], [], Path()))
     [{'cell': 'k', 'step': 'train', 'seed': 1, 'recipe.lr': 0.1, 'accuracy': 0.9}]
     """
-    config = _flat(result.config)
+    config = flat(result.config)
     return [{"cell": result.key, "step": result.step, **config, **row} for row in result.rows]
 
 
-def _flat(config: Mapping[str, Any], before: str = "") -> Row:
+def flat(config: Mapping[str, Any], before: str = "") -> Row:
+    """A configuration as columns.
+
+    >>> flat({"recipe": {"lr": 0.1}, "classes": [0, 1]})
+    {'recipe.lr': 0.1, 'classes': '0 1'}
+    """
     found: Row = {}
     for name, value in config.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{before}{name}.")
+            found |= flat(value, f"{before}{name}.")
         elif isinstance(value, list | tuple):
             found[before + name] = " ".join(str(v) for v in value)
         else:
