@@ -287,7 +287,9 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_database(tmp_path):
         before = counts[0]
         with Store(tmp_path / FILE) as store:
             assert store.connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-            store.add("mine", "smoke", [result(i) for i in range(before, before + 10)])
+            store.add(
+                "mine", "smoke", [result(i, epochs=[{"loss": 0.5}]) for i in range(before, before + 10)]
+            )
             before += 10
         rows = query(tmp_path, "SELECT count(DISTINCT cell) FROM mine").rows
         assert rows == [(before,)]
