@@ -23,8 +23,8 @@ MADE = "How it was made"
 MOST_KEYS = 16
 """Entries of a legend that are shown; more are folded away."""
 
-LONG = 40
-"""Characters of a text that may not be squeezed into a narrow column."""
+SOME, LONG = 12, 40
+"""Characters of a text that may not be squeezed into a narrow, or into a less narrow column."""
 
 NUMBER = re.compile(r"[<>]?\s*[-+\u2212]?[.\d]|" + NOTHING + "$")
 """How a cell starts that stands to the right, as numbers do."""
@@ -168,18 +168,21 @@ def is_marked(value: Any) -> bool:
 
 
 def looks(table: Table) -> list[str]:
-    """The class of each column: ``text`` (``text long`` where it needs room) or ``number``.
+    """The class of each column: ``text`` (``text some`` or ``text long`` where it needs room) or ``number``.
 
     >>> looks({"title": "t", "columns": ["a", "b"], "rows": [["x", "3.5 ± 0.1"], ["y", None]]})
     ['text', 'number']
     """
     found = []
     for column in zip(*table["rows"], strict=True):
-        texts = [v["text"] if is_marked(v) else cell(v) for v in column if v is not None]
-        if all(NUMBER.match(t) for t in texts):
+        texts = [t for v in column if v is not None and (t := v["text"] if is_marked(v) else cell(v))]
+        longest = max(map(len, texts), default=0)
+        numbers = sum(bool(NUMBER.match(t)) for t in texts)
+        # a word among numbers, such as "better", does not move them to the other side
+        if longest <= LONG and numbers >= len(texts) / 2:
             found.append("number")
         else:
-            found.append("text long" if max(map(len, texts), default=0) > LONG else "text")
+            found.append("text" + (" long" if longest > LONG else " some" if longest > SOME else ""))
     return found or [""] * len(table["columns"])
 
 

@@ -2,6 +2,7 @@
 "use strict";
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
+  if (body.rows.length < 2) continue;
   const heads = [...table.tHead.rows[0].cells];
   const text = (row, i) => row.cells[i].textContent.trim();
   const empty = (value) => value === "" || value === "\u2013";

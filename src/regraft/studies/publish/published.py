@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any
 from regraft import files
 from regraft.studies.claims import NOT_REPRODUCED, OUT_OF_SCALE, REPRODUCED
 from regraft.studies.run.folder import Folder
-from regraft.studies.study import Rows, Study, in_order
+from regraft.studies.study import Result, Rows, Study, in_order
 from regraft.studies.tables import table
 from regraft.studies.verdicts import Verdict, verdicts
 
@@ -31,7 +32,7 @@ class Published:
         failed: cells that failed; they are among ``rows.missing``.
         called: how the study is named on the command line: its name, or its file.
         folder: where its cells lie.
-        versions: of the software that makes the page.
+        versions: of the software that did the cells.
     """
 
     study: Study
@@ -104,4 +105,19 @@ def published(study: Study, preset: str, folder: Folder, *, called: str = "") ->
         done = {r.key for r in rows.results}
         keys = (c.key for c in in_order(study.cells(study.presets[preset].settings)))
         failed = {k for k in keys if k in failed and k not in done}
-    return Published(study, rows, found, len(failed), called, folder.path)
+    made_with = _versions(rows.results) or files.versions()
+    return Published(study, rows, found, len(failed), called, folder.path, made_with)
+
+
+def _versions(results: Sequence[Result]) -> dict[str, str]:
+    """What the first and the last cell were done with: one version of each, or both where they differ."""
+    found: dict[str, list[str]] = {}
+    for result in (*results[:1], *results[1:][-1:]):
+        try:
+            raw = json.loads((result.folder / "result.json").read_text(encoding="utf-8"))["versions"]
+        except (OSError, ValueError, LookupError):
+            continue
+        for package, version in raw.items():
+            if version not in found.setdefault(package, []):
+                found[package].append(version)
+    return {package: ", ".join(versions) for package, versions in found.items()}
