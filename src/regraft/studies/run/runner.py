@@ -18,12 +18,12 @@ from regraft import data as datasets
 from regraft.errors import FileError
 from regraft.studies import own
 from regraft.studies.catalogue import preset as preset_of
-from regraft.studies.run.copying import Store
 from regraft.studies.run.executors import Executor, Finished, Task, choose
 from regraft.studies.run.executors.base import Done
 from regraft.studies.run.folder import Folder
 from regraft.studies.run.perform import Job
 from regraft.studies.run.progress import Progress
+from regraft.studies.store.database import FILE, Store
 from regraft.studies.study import Cell, Result, Step, Study, in_order
 
 TASK_SECONDS = 1.0
@@ -109,7 +109,7 @@ def run(
     kept = folder if isinstance(folder, Folder) else Folder(folder, create=True)
     with kept.locked():
         kept.clean()
-        store = Store(kept.path / "results.sqlite")
+        store = Store(kept.path / FILE)
         try:
             walk = _Walk(kept, store, study.name, preset, cells, retry_failed, tell)
             if walk.wanted:
@@ -161,7 +161,7 @@ class _Walk:
         self.stored = time.monotonic()
         self.wanted = 0
         self._plan(there, set(self.failed))
-        store.synchronise(folder, study, preset, [key for key in self.cells if key in there])
+        store.synchronise(folder, study, preset, [k for k in self.cells if k in there], self.failed)
 
     def _plan(self, there: set[str], failed: set[str]) -> None:
         for key, cell in self.cells.items():
