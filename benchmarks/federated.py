@@ -49,14 +49,25 @@ from regraft.merging.align import WeightMatching
 from regraft.train import seeds as streams
 
 MODEL, DENSITY = "mlp:784-256-128-10", 0.05
-LOCAL = Local(epochs=2, batch_size=50, lr=0.1, momentum=0.9, rate=0.2, drop="server")
-DENSE_LR = 0.05  # of 0.05 and 0.1 the better one for each: dense networks are unstable at 0.1
+LOCAL = Local(
+    epochs=2,
+    batch_size=50,
+    lr=0.1,
+    lr_schedule="cosine",
+    momentum=0.9,
+    rate=0.3,
+    drop="server",
+    together=True,
+)
+SLOWER = {"dense-fedavg": 0.05, "feddst": 0.05}  # learning rates: both are unstable at 0.1
 MERGE: dict[str, tuple[Strategy, dict[str, Any]]] = {
-    "sparse": (SparseMerge(), {}),
-    "sparse, float16": (SparseMerge(), {}),
-    "sparse, gradient growth": (SparseMerge(), {"evolve": "rigl", "grow_batches": 3}),
-    "sparse, grown together": (SparseMerge(), {"rate": 0.3, "every": 3, "together": True, "drop": "client"}),
-    "sparse, aligned": (SparseMerge(align=WeightMatching(restarts=1)), {}),
+    "sparse": (SparseMerge(scope="global"), {}),
+    "sparse, float16": (SparseMerge(scope="global"), {}),
+    "sparse, each layer its count": (SparseMerge(), {}),
+    "sparse, grown apart": (SparseMerge(scope="global"), {"rate": 0.2, "together": False}),
+    "sparse, gradient growth": (SparseMerge(scope="global"), {"evolve": "rigl", "grow_batches": 5}),
+    "sparse, clients drop": (SparseMerge(scope="global"), {"every": 3, "drop": "client"}),
+    "sparse, aligned": (SparseMerge(scope="global", align=WeightMatching(restarts=1)), {}),
 }
 """Strategies and what they change of LOCAL."""
 
@@ -85,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--data-dir", type=Path, default=None)
     made.add_argument("--parts", nargs="+", default=["main"], choices=sorted(RUN))
     made.add_argument("--methods", nargs="+", default=None)
-    made.add_argument("--seeds", type=int, default=3)
+    made.add_argument("--seeds", nargs="+", type=int, default=list(range(10, 15)))
     made.add_argument("--rounds", type=int, default=30)
     made.add_argument("--per-class", type=int, default=1000)
     made.add_argument("--table", action="store_true")
@@ -94,14 +105,14 @@ def parser() -> argparse.ArgumentParser:
 
 def wanted(options: argparse.Namespace) -> Iterator[Cell]:
     """The cells that the options ask for, the ones that say most first."""
-    own = ["sparse", "dense-fedavg", "fixed-mask", "feddst", "sparse, gradient growth", "sparse, aligned",
-           "sparse, float16", "sparse, grown together", "dispfl", "local only", "centralised"]  # fmt: skip
+    own = ["sparse", "dense-fedavg", "fixed-mask", "feddst", *MERGE, "dispfl", "local only", "centralised"]
+    own = list(dict.fromkeys(own))
     common = {"per_class": options.per_class, "rounds": options.rounds}
     for part in options.parts:
         if part in ("many", "malformed"):
             yield {"part": part, "seed": 0}
             continue
-        for seed in range(options.seeds):
+        for seed in options.seeds:
             for changed in VARIED[part]:
                 for method in options.methods or (own if part == "main" else METHODS[part]):
                     usual = {"clients": 20, "partition": "dirichlet:0.3", "lost": 0.0}
@@ -144,8 +155,7 @@ def federation(key: Cell, loaded: Data) -> Cell:
     strategy: Strategy
     if baseline is not None:
         strategy = baseline.strategy
-        local = baseline.local(local)
-        local = replace(local, lr=DENSE_LR) if baseline.dense else local
+        local = replace(baseline.local(local), lr=SLOWER.get(method, local.lr))
         parts = [loaded.train] if baseline.pooled else parts
     else:
         chosen, change = MERGE[method]
@@ -169,7 +179,7 @@ def alone(key: Cell, loaded: Data, local: Local) -> Cell:
     """A network for each client: their mean accuracy on all classes."""
     model, parts = start(key, loaded)
     neighbours = 5 if key["method"] == "dispfl" else 0
-    local = replace(local, evolve="rigl" if neighbours else local.evolve, drop="client")
+    local = replace(local, evolve="rigl" if neighbours else local.evolve, drop="client", together=False)
     done = personal(
         model, parts, local, rounds=key["rounds"], neighbours=neighbours, test=loaded.test, seed=key["seed"]
     )
@@ -180,7 +190,9 @@ def alone(key: Cell, loaded: Data, local: Local) -> Cell:
 def one_shot(key: Cell, loaded: Data) -> Cell:
     """One merge after 20 local epochs: the clients' networks begin alike, evolve and train apart."""
     model, parts = start(key, loaded)
-    local = replace(LOCAL, epochs=20, rate=0.3, drop="client", unit_score="activity")
+    local = replace(
+        LOCAL, epochs=20, lr_schedule="constant", drop="client", together=False, unit_score="activity"
+    )
     shots: dict[str, Strategy] = {
         "average": SparseMerge(),
         "aligned": SparseMerge(align=WeightMatching(restarts=1)),
@@ -204,7 +216,8 @@ def many(key: Cell, loaded: Data) -> Cell:
         if (int(client) + 1) % 100 == 0:
             peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
-    rounds = Federation(SparseMerge(), replace(LOCAL, epochs=1, batch_size=20, drop="client"), rounds=1)
+    local = replace(LOCAL, epochs=1, batch_size=20, drop="client", together=False, rounds=1)
+    rounds = Federation(SparseMerge(), local, rounds=1)
     done = federate(model, parts, rounds, on_client=note)
     size = sum(connections.size for connections in Topology.of(model).values())
     return {

@@ -35,8 +35,9 @@ NODES = 4
 class Deployment:
     """A SuperLink and SuperNodes in a folder of their own."""
 
-    def __init__(self, folder: Path, tls: bool) -> None:
+    def __init__(self, folder: Path, tls: bool, nodes: int = NODES) -> None:
         self.folder, self.state, self.port, self.tls = folder, folder / "state", free_port(), tls
+        self.nodes = nodes
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.environment = os.environ | {
             "FLWR_HOME": str(folder / "home"), "FLWR_TELEMETRY_ENABLED": "0",
@@ -50,7 +51,7 @@ class Deployment:
             f'[superlink.here]\naddress = "127.0.0.1:{self.port}"\n{secure}\n'
         )
         if tls:
-            certificates(folder)
+            certificates(folder, nodes)
 
     def launch(self, name: str, *command: str) -> None:
         """Start a process in a session of its own."""
@@ -83,7 +84,7 @@ class Deployment:
         self.launch(
             f"node{number}", "flower-supernode", *secure, "--superlink", f"127.0.0.1:{self.port}",
             "--host", "127.0.0.1", "--port", str(free_port()),
-            "--node-config", f"partition-id={number} num-partitions={NODES}",
+            "--node-config", f"partition-id={number} num-partitions={self.nodes}",
         )  # fmt: skip
 
     def kill(self, name: str) -> None:
@@ -125,7 +126,7 @@ class Deployment:
 
     def run(self, rounds: int, timeout: float) -> None:
         """Submit the app; the server's state goes to a folder that outlives it."""
-        config = f'nodes={NODES} rounds={rounds} wait=60.0 timeout={timeout} folder="{self.state}"'
+        config = f'nodes={self.nodes} rounds={rounds} wait=60.0 timeout={timeout} folder="{self.state}"'
         self.flwr("run", str(APP), "here", "--run-config", config)
 
     def wait_for_round(self, number: int, seconds: float) -> None:
@@ -146,9 +147,9 @@ class Deployment:
 
 
 @contextlib.contextmanager
-def deployment(folder: Path, tls: bool) -> Iterator[Deployment]:
+def deployment(folder: Path, tls: bool, nodes: int = NODES) -> Iterator[Deployment]:
     """All that is still running is ended at the end."""
-    here = Deployment(folder, tls)
+    here = Deployment(folder, tls, nodes)
     try:
         yield here
     finally:
@@ -172,7 +173,7 @@ def wait_for_port(port: int, seconds: float = 60.0) -> None:
     raise SystemExit(f"nothing listens on port {port} after {seconds} s")
 
 
-def certificates(folder: Path) -> None:
+def certificates(folder: Path, nodes: int) -> None:
     """A certificate authority, the server's certificate and a key for each node and for one more."""
     extensions = "subjectAltName=DNS:localhost,IP:127.0.0.1"
     for command in (
@@ -180,11 +181,22 @@ def certificates(folder: Path) -> None:
         "openssl req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr",
         f"openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -out server.crt"
         f" -extfile {folder}/san.ext",
-        *(f"ssh-keygen -q -t ecdsa -b 384 -N , -f node{i}" for i in range(NODES + 1)),
+        *(f"ssh-keygen -q -t ecdsa -b 384 -N , -f node{i}" for i in range(nodes + 1)),
     ):
         (folder / "san.ext").write_text(extensions)
         words: Sequence[str] = ["" if word == "," else word for word in command.split()]
         subprocess.run(words, cwd=folder, check=True, capture_output=True)
+
+
+def strangers(here: Deployment) -> dict[str, str]:
+    """Nodes that must not be let in, and what each says."""
+    root = ("--root-certificates", f"{here.folder}/ca.crt")
+    key = ("--auth-supernode-private-key", f"{here.folder}/node{here.nodes}")
+    return {
+        "a key that is not registered": here.turned_away("stranger", *root, *key),
+        "no key": here.turned_away("nameless", *root),
+        "no encryption": here.turned_away("plain", "--insecure"),
+    }
 
 
 def measure(folder: Path, rounds: int, timeout: float, tls: bool) -> dict[str, Any]:
@@ -202,15 +214,7 @@ def measure(folder: Path, rounds: int, timeout: float, tls: bool) -> dict[str, A
         if tls:
             for number in range(NODES):
                 here.register(number)
-            root = ("--root-certificates", f"{here.folder}/ca.crt")
-            stranger = f"{here.folder}/node{NODES}"
-            turned_away = {
-                "a key that is not registered": here.turned_away(
-                    "stranger", *root, "--auth-supernode-private-key", stranger
-                ),
-                "no key": here.turned_away("nameless", *root),
-                "no encryption": here.turned_away("plain", "--insecure"),
-            }
+            turned_away = strangers(here)
             note("three strangers turned away")
         for number in range(NODES):
             here.supernode(number)
@@ -228,6 +232,7 @@ def measure(folder: Path, rounds: int, timeout: float, tls: bool) -> dict[str, A
         note("server killed in round 3")
         here.superlink()
         here.run(rounds, timeout)
+        note("server started again, the run submitted again")
         here.wait_for_round(rounds, 600 + rounds * timeout)
         note(f"round {rounds} done")
         rows = here.history()
