@@ -40,7 +40,8 @@ def test_rows_can_be_asked_for_without_regraft(folder, study):
     # nothing but the standard library from here on
     with closing(sqlite3.connect(folder.path / FILE)) as connection:
         found = connection.execute(
-            'SELECT preset, step, rule, "recipe.lr", accuracy FROM merged_pairs ORDER BY round(accuracy, 3), rule'
+            'SELECT preset, step, rule, "recipe.lr", accuracy FROM merged_pairs '
+            "ORDER BY round(accuracy, 3), rule"
         ).fetchall()
         metrics = connection.execute(
             "SELECT run, epoch, value FROM epochs WHERE metric = 'test_accuracy' ORDER BY value"
