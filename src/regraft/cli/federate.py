@@ -163,7 +163,8 @@ def _served(
             checkpoint.save(
                 good[0].model, out, provenance={"made_by": "regraft federate", "stopped": str(error)}
             )
-            raise InputError(f"{error}; the network after {good[0].round} rounds is in '{out}'") from error
+            after = "1 round" if good[0].round == 1 else f"{good[0].round} rounds"
+            raise InputError(f"{error}; the network after {after} is in '{out}'") from error
     return after.model, after.history
 
 
