@@ -1,4 +1,4 @@
-"""Losses by name: (output, target) -> mean over the batch. Targets are labels; ``mse`` takes numbers too."""
+"""Losses by name: (output, target) -> mean over the batch. Targets are labels; ``mse``, ``bce`` take numbers."""
 
 from __future__ import annotations
 
@@ -42,19 +42,33 @@ def mse(output: Tensor, y: Tensor) -> Tensor:
     Raises:
         MismatchError: numbers in another shape than the output's, which torch would repeat.
     """
+    return F.mse_loss(output, _numbers(output, y))
+
+
+def bce(output: Tensor, y: Tensor) -> Tensor:
+    """Binary cross-entropy of each logit with "this class or not", mean over samples and classes.
+
+    Samples that belong to several classes, or to none, have a row of 1 and 0 each as targets [n, classes].
+
+    >>> bce(Tensor([[9.0, 9.0]]), Tensor([[1.0, 1.0]])).item() < 0.001
+    True
+
+    Raises:
+        MismatchError: targets with numbers in another shape than the output's.
+    """
+    return F.binary_cross_entropy_with_logits(output, _numbers(output, y))
+
+
+def _numbers(output: Tensor, y: Tensor) -> Tensor:
+    """Targets [n, outputs] as they are, labels [n] one-hot."""
     if not y.is_floating_point():
-        return F.mse_loss(output, F.one_hot(y, output.shape[1]).to(output))
+        return F.one_hot(y, output.shape[1]).to(output)
     if y.shape != output.shape:
         raise MismatchError(
             f"the output has shape {tuple(output.shape)}, but the target {tuple(y.shape)}: pass numbers of "
             "the output's shape, as y.unsqueeze(1) for one output"
         )
-    return F.mse_loss(output, y)
-
-
-def bce(output: Tensor, y: Tensor) -> Tensor:
-    """Binary cross-entropy of each logit with "this class or not", mean over samples and classes."""
-    return F.binary_cross_entropy_with_logits(output, F.one_hot(y, output.shape[1]).to(output))
+    return y
 
 
 def nll(output: Tensor, y: Tensor) -> Tensor:

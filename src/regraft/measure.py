@@ -27,7 +27,8 @@ _LAYER = (SparseLayer, nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 def evaluate(
     model: nn.Module, split: Split, batch_size: int | None = None, loss: str | Loss = "cross-entropy"
 ) -> dict[str, float]:
-    """Accuracy in [0, 1] and mean loss over a split: ``{"accuracy", "loss", "n"}``.
+    """Accuracy in [0, 1] and mean loss over a split: ``{"accuracy", "loss", "n"}``; without an accuracy where
+    the targets are numbers.
 
     The model is put in evaluation mode and back; no random number is drawn. Samples go to the model's device.
 
@@ -57,10 +58,12 @@ def evaluate(
             x = split.x[start : start + batch_size].to(device)
             y = split.y[start : start + batch_size].to(device)
             output = forward_checked(model, x, y) if start == 0 else model(x)
-            correct += (output.argmax(dim=1) == y).sum()
+            if split.labelled:
+                correct += (output.argmax(dim=1) == y).sum()
             total += measure_loss(output, y).double() * len(y)
     n = len(split)
-    return {"accuracy": correct.item() / n, "loss": total.item() / n, "n": n}
+    accuracy = {"accuracy": correct.item() / n} if split.labelled else {}
+    return accuracy | {"loss": total.item() / n, "n": n}
 
 
 def by_class(split: Split, classes: int) -> list[Split | None]:
@@ -89,7 +92,8 @@ def forward_checked(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """``model(x)``, and one sentence instead of torch's traceback where samples or labels do not fit.
 
     Raises:
-        MismatchError: the model refuses the samples' shape, or has too few outputs for the labels.
+        MismatchError: the model refuses the samples' shape, or has too few outputs for the labels, or not as
+            many as there are numbers.
     """
     try:
         output = model(x)
@@ -106,7 +110,12 @@ def forward_checked(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             f"the {type(model).__name__} gives {got} for {len(x)} samples, but one row of class scores per "
             "sample was expected"
         )
-    if int(y.max()) >= output.shape[1]:
+    if y.is_floating_point() and y.shape[1:] != output.shape[1:]:
+        raise MismatchError(
+            f"the {type(model).__name__} has {output.shape[1]} outputs, but the targets have shape "
+            f"{tuple(y.shape)}: take a model with one output for each number"
+        )
+    if not y.is_floating_point() and int(y.max()) >= output.shape[1]:
         raise MismatchError(
             f"the {type(model).__name__} has {output.shape[1]} outputs, but the data has the label "
             f"{int(y.max())}: take a model with an output for each class, or fewer classes"

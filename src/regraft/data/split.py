@@ -1,4 +1,4 @@
-"""``Split``: samples and labels held as one tensor each; ``Data``: a set ready for training."""
+"""``Split``: samples and their targets held as one tensor each; ``Data``: a set ready for training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from regraft.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Samples ``x`` float32 [n, ...] and labels ``y`` int64 [n], on one device.
+    """Samples ``x`` float32 [n, ...] and labels ``y`` int64 [n], on one device; or, for regression and for
+    several labels a sample, numbers ``y`` float32 [n, outputs].
 
     It is also a map-style ``torch.utils.data.Dataset`` (it has ``len`` and an index), so any torch DataLoader
     takes it; ``regraft.data.Loader`` is much faster because it gathers a batch by one ``index_select``.
@@ -26,8 +27,8 @@ class Split:
     (4, [2, 2])
 
     Raises:
-        InputError: empty, lengths or devices that differ, another dtype, NaN or infinite samples,
-            negative labels.
+        InputError: empty, lengths or devices that differ, another dtype, NaN or infinite samples or
+            numbers, negative labels.
     """
 
     x: Tensor
@@ -35,23 +36,29 @@ class Split:
 
     def __post_init__(self) -> None:
         x, y = self.x, self.y
-        if x.ndim < 1 or y.ndim != 1 or len(x) != len(y):
-            raise InputError(
-                f"samples of shape {tuple(x.shape)} and labels of shape {tuple(y.shape)} do not belong "
-                "together: expected [n, ...] and [n]"
+        wanted = 1 if self.labelled else 2
+        if x.ndim < 1 or y.ndim != wanted or len(x) != len(y):
+            kind, shape = (
+                ("labels", "[n]") if self.labelled else ("numbers", "[n, outputs] (labels are int64)")
             )
-        if x.numel() == 0:
-            raise InputError(f"a split of shape {tuple(x.shape)} is empty: expected at least one sample")
-        if x.dtype != torch.float32 or y.dtype != torch.int64:
             raise InputError(
-                f"a split has float32 samples and int64 labels, not {x.dtype} and {y.dtype}: "
-                "convert them with .float() and .long()"
+                f"samples of shape {tuple(x.shape)} and {kind} of shape {tuple(y.shape)} do not belong "
+                f"together: expected [n, ...] and {shape}"
+            )
+        if x.numel() == 0 or y.numel() == 0:
+            raise InputError(f"a split of shape {tuple(x.shape)} is empty: expected at least one sample")
+        if x.dtype != torch.float32 or y.dtype not in (torch.int64, torch.float32):
+            raise InputError(
+                f"a split has float32 samples and int64 labels (or float32 numbers), not {x.dtype} and "
+                f"{y.dtype}: convert them with .float() and .long()"
             )
         if x.device != y.device:
             raise InputError(f"samples on {x.device} and labels on {y.device}: expected one device")
         if not bool(torch.isfinite(x).all()):
             raise InputError("a split has NaN or infinite samples: clean or leave out such samples")
-        if int(y.min()) < 0:
+        if not self.labelled and not bool(torch.isfinite(y).all()):
+            raise InputError("a split has NaN or infinite numbers: clean or leave out such samples")
+        if self.labelled and int(y.min()) < 0:
             raise InputError(f"a split has the label {int(y.min())}: expected 0 or more")
 
     def __len__(self) -> int:
@@ -59,6 +66,11 @@ class Split:
 
     def __getitem__(self, index: Any) -> tuple[Tensor, Tensor]:
         return self.x[index], self.y[index]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether ``y`` are labels, one a sample, and not numbers."""
+        return not self.y.is_floating_point()
 
     @property
     def device(self) -> torch.device:
@@ -74,7 +86,12 @@ class Split:
         return Split(self.x.flatten(1), self.y) if self.x.ndim != 2 else self
 
     def counts(self, classes: int = 0) -> list[int]:
-        """Number of samples per label, at least ``classes`` entries."""
+        """Number of samples per label, at least ``classes`` entries.
+
+        Raises:
+            InputError: the split has numbers, not labels.
+        """
+        self._check_labelled("counts() counts labels")
         return [int(c) for c in torch.bincount(self.y, minlength=classes).tolist()]
 
     def select(self, index: Tensor) -> Split:
@@ -93,21 +110,29 @@ class Split:
         ([3, 3], [2, 2])
 
         Raises:
-            InputError: ``fraction`` not in (0, 1), or one side would be empty.
+            InputError: ``fraction`` not in (0, 1), or one side would be empty; numbers instead of labels.
         """
+        self._check_labelled("split_off() divides each class")
         rest, part = stratified(self.y, fraction, generator)
         return self.select(rest), self.select(part)
+
+    def _check_labelled(self, what: str) -> None:
+        if not self.labelled:
+            raise InputError(
+                f"{what}, but this split has numbers of shape {tuple(self.y.shape)}: pick samples with "
+                "select(torch.randperm(len(split))[:k])"
+            )
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A classification set ready for training.
+    """A set ready for training: samples with labels, or with numbers.
 
     Attributes:
         name: the set's name.
         train: what to train on.
         test: what to test on.
-        class_names: one name per label.
+        class_names: one name per label; where the targets are numbers, one per output.
         validation: a stratified share taken off the training samples, or None.
         scaling: how raw values became ``x`` (statistics of ``train`` alone), or None where they were left.
 
@@ -117,7 +142,8 @@ class Data:
     ((1, 8, 8), 64, 2)
 
     Raises:
-        InputError: samples of different shapes, or a label without a name.
+        InputError: samples of different shapes, a label or an output without a name, labels in one part and
+            numbers in another.
     """
 
     name: str
@@ -135,7 +161,17 @@ class Data:
                     f"{part} samples of {self.name!r} have shape {tuple(split.x.shape[1:])}, "
                     f"training samples {self.input_shape}: expected the same"
                 )
-            if int(split.y.max()) >= self.classes:
+            if split.labelled != self.train.labelled:
+                raise InputError(
+                    f"{part} targets of {self.name!r} are {split.y.dtype}, training targets "
+                    f"{self.train.y.dtype}: expected labels in all parts, or numbers in all"
+                )
+            if not split.labelled and split.y.shape[1] != self.classes:
+                raise InputError(
+                    f"{part} targets of {self.name!r} have {split.y.shape[1]} numbers each, but there are "
+                    f"{self.classes} names: expected one name per output"
+                )
+            if split.labelled and int(split.y.max()) >= self.classes:
                 raise InputError(
                     f"{part} samples of {self.name!r} have the label {int(split.y.max())}, "
                     f"but there are {self.classes} classes: expected 0 to {self.classes - 1}"
@@ -153,7 +189,7 @@ class Data:
 
     @property
     def classes(self) -> int:
-        """Number of classes."""
+        """Number of classes, or of outputs."""
         return len(self.class_names)
 
     def splits(self) -> dict[str, Split]:
@@ -175,14 +211,15 @@ class Data:
         return replace(self, scaling=scaling, **parts)
 
     def describe(self) -> dict[str, Any]:
-        """Plain figures for reports and files: shapes, counts per class, how values were scaled.
+        """Plain figures for reports and files: shapes, counts per label, how values were scaled.
 
         >>> part = Split(torch.zeros(2, 3), torch.tensor([0, 1]))
         >>> Data("toy", part, part, ("no", "yes")).describe()["train"]
         {'samples': 2, 'per_class': [1, 1]}
         """
         counts = {
-            name: {"samples": len(split), "per_class": split.counts(self.classes)}
+            name: {"samples": len(split)}
+            | ({"per_class": split.counts(self.classes)} if split.labelled else {})
             for name, split in self.splits().items()
         }
         scaling = None if self.scaling is None else self.scaling.describe()

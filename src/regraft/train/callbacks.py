@@ -205,7 +205,12 @@ class StopAfterAccuracy(Callback):
         self.passed: int | None = None
 
     def on_epoch_end(self, run: Run) -> None:
-        above = run.history.final["test_accuracy"] > self.threshold
+        row = run.history.final
+        if "test_accuracy" not in row:
+            raise InputError(
+                "StopAfterAccuracy waits for an accuracy, but the targets are numbers: use EarlyStopping"
+            )
+        above = row["test_accuracy"] > self.threshold
         if above and self.passed is None:
             self.passed = run.epoch
         elif self.restart and not above:
@@ -247,4 +252,5 @@ class ShowProgress(Callback):
     def _describe(self, run: Run) -> None:
         if run.history.epochs:
             row = run.history.final
-            self._note = f"epoch {run.epoch}/{run.epochs}, test accuracy {row['test_accuracy']:.4f}"
+            name = "accuracy" if "test_accuracy" in row else "loss"  # numbers have no accuracy
+            self._note = f"epoch {run.epoch}/{run.epochs}, test {name} {row[f'test_{name}']:.4f}"

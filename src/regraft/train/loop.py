@@ -108,7 +108,8 @@ def fit(
     modes = [(m, m.training) for m in model.modules()]
     with own_random_numbers(device, seeds.derived(seed, "dropout")):
         with measure.evaluating(model), torch.no_grad():
-            output = measure.forward_checked(model, data.train.x[:1], data.train.y.max()[None])
+            first = data.train.y.max()[None] if data.train.labelled else data.train.y[:1]
+            output = measure.forward_checked(model, data.train.x[:1], first)
             if objective is not None:
                 objective.check(output)
         if resume is not None:
@@ -205,7 +206,7 @@ def _close_epoch(run: Run) -> dict[str, float]:
             figures = measure.evaluate(run.model, split, loss=run.loss)
             if math.isnan(figures["loss"]):
                 raise run.diverged(f"the {part} loss became nan", len(run.losses))
-            row |= {f"{part}_loss": figures["loss"], f"{part}_accuracy": figures["accuracy"]}
+            row |= {f"{part}_{name}": value for name, value in figures.items() if name != "n"}
     row |= run.figures
     row["evaluate_seconds"] = time.perf_counter() - started
     run.history.epochs.append(row)
