@@ -50,15 +50,9 @@ from regraft.train import seeds as streams
 
 MODEL, DENSITY = "mlp:784-256-128-10", 0.05
 LOCAL = Local(
-    epochs=2,
-    batch_size=50,
-    lr=0.1,
-    lr_schedule="cosine",
-    momentum=0.9,
-    rate=0.3,
-    drop="server",
+    epochs=2, batch_size=50, lr=0.1, lr_schedule="cosine", rounds=30, momentum=0.9, rate=0.3, drop="server",
     together=True,
-)
+)  # fmt: skip
 SLOWER = {"dense-fedavg": 0.05, "feddst": 0.05}  # learning rates: both are unstable at 0.1
 MERGE: dict[str, tuple[Strategy, dict[str, Any]]] = {
     "sparse": (SparseMerge(scope="global"), {}),
