@@ -1,4 +1,4 @@
-"""Losses by name: (output, target) -> mean over the batch. Targets are labels; ``mse``, ``bce`` take numbers."""
+"""Losses by name: (output, target) -> mean over the batch. Targets are labels, or numbers for mse and bce."""
 
 from __future__ import annotations
 
