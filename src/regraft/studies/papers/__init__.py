@@ -9,6 +9,8 @@ MODULES: dict[str, str] = {
     "gates-lenet": "regraft.studies.papers.gates_images",
     "gates-resnet": "regraft.studies.papers.gates_images",
     "rewiring-datasets": "regraft.studies.papers.rewiring_datasets",
+    "rewiring-speed": "regraft.studies.papers.rewiring_speed",
+    "rewiring-deep": "regraft.studies.papers.rewiring_deep",
     "pruning-baselines": "regraft.studies.papers.pruning.baselines",
     "pruning-schedules": "regraft.studies.papers.pruning.schedules",
     "pruning-learned": "regraft.studies.papers.pruning.learned",

@@ -27,7 +27,8 @@ SPARSE = ("SET", "LDV", "OSV", "EXD")
 PROPOSED = SPARSE[1:]
 METHODS = ("dense", *SPARSE)
 GENTLE = "dense, a tenth of the rate"
-SHOWN = ("dense", GENTLE, *SPARSE)
+FAST, FIXED = "EXD, twelve times faster", "no change"
+SHOWN = ("dense", GENTLE, *SPARSE, FAST, FIXED)
 CALLS = 15  # of which the inference time is the median
 
 
@@ -56,12 +57,13 @@ class ProcessorTime(Callback):
 def rate_of(method: str, interest: float) -> str:
     """The evolution rate of a sparse method, as ``Recipe.rate`` names it (thesis 3, sections 4.3 to 4.5).
 
-    >>> rate_of("EXD", 0.01)
-    'exd:start=0.3,interest=0.01'
+    >>> rate_of("EXD", 0.01), rate_of(FAST, 0.01), rate_of("SET", 0.01)
+    ('exd:start=0.3,interest=0.01', 'exd:start=0.3,interest=0.12', 'constant')
     """
-    return f"exd:start=0.3,interest={interest}" if method == "EXD" else {"SET": "constant"}.get(
-        method, method.lower()
-    )  # fmt: skip
+    rates = {"SET": "constant", FIXED: "constant:value=0", FAST: f"exd:start=0.3,interest={12 * interest:g}"}
+    if method == "EXD":
+        return f"exd:start=0.3,interest={interest}"
+    return rates.get(method, method.lower())
 
 
 def recipe_of(config: Mapping[str, Any]) -> Recipe:
@@ -86,7 +88,7 @@ def training(work: Work) -> Outcome:
     options = dict(config["data"])
     data, recipe, clock = work.data(options.pop("name"), **options), recipe_of(config), ProcessorTime()
     model = build_model(recipe, data)
-    lines = _Lines()
+    lines = _Lines(config.get("stop"))
     try:
         train_recipe(recipe, data, model=model, callbacks=[clock, lines])
     except InputError as error:
@@ -94,11 +96,12 @@ def training(work: Work) -> Outcome:
             raise
     # a network that diverged has the accuracy of its last whole epoch, or of guessing
     accuracies = [e["test_accuracy"] for e in lines.epochs] or [100 / data.classes]
-    size = _size(model)
+    size = size_of(model)
     row: Row = {
         "kind": "training", "accuracy": accuracies[-1], "best": max(accuracies),
         "swing": statistics.stdev(accuracies[len(accuracies) // 2 :]) if len(accuracies) > 3 else None,
-        "diverged": len(lines.epochs) < config["epochs"], "chance": 100 / data.classes,
+        "diverged": len(lines.epochs) < (config.get("stop") or config["epochs"]),
+        "chance": 100 / data.classes,
         "epoch_ms": 1000 * statistics.median(clock.seconds) if clock.seconds else None,
         "one_ms": inference_ms(model, data.test.x[:1]),
         "hundred_ms": inference_ms(model, data.test.x[:100]), **size,
@@ -110,17 +113,21 @@ def training(work: Work) -> Outcome:
 
 
 class _Lines(Callback):
-    """Test accuracy in percent, training loss and evolution rate of each epoch."""
+    """Test accuracy in percent, training loss and evolution rate of each epoch; ends training after
+    ``stop`` epochs, while the rates go on as if it were to last to the end."""
 
     name = "lines"
 
-    def __init__(self) -> None:
+    def __init__(self, stop: int | None) -> None:
         self.epochs: list[Row] = []
+        self._stop = stop
 
     def on_epoch_end(self, run: Run) -> None:
         last = run.history.epochs[-1]
         row: Row = {"epoch": last["epoch"], "test_accuracy": 100 * last["test_accuracy"]}
         self.epochs.append(row | {k: last[k] for k in ("train_loss", "rate") if k in last})
+        if len(self.epochs) == self._stop:
+            run.stop(f"only the first {self._stop} epochs are asked for")
 
 
 @step
@@ -131,10 +138,10 @@ def counting(work: Work) -> Outcome:
         models.build(name, device="meta"), epsilon=work.config["epsilon"],
         generator=seeds.stream(0, "topology"),
     )  # fmt: skip
-    return Outcome([{"kind": "size", **_size(model)}])
+    return Outcome([{"kind": "size", **size_of(model)}])
 
 
-def _size(model: nn.Module) -> Row:
+def size_of(model: nn.Module) -> Row:
     """Parameters of a network and of the dense network of its sizes."""
     own = sum(p.numel() for p in model.parameters())
     gone = sum(m.size - m.nnz for m in model.modules() if isinstance(m, SparseWeight))
@@ -172,6 +179,8 @@ def trainings(settings: Mapping[str, Any], methods: Sequence[str] = METHODS) -> 
     """
     names = ("data", "hidden", "epsilon", "interest", "dropout", "lr", "batch_size", "epochs")
     common = {name: settings[name] for name in names}
+    if "stop" in settings:
+        common["stop"] = settings["stop"]
     return [
         Cell(training, {
             **common, "data": {**common["data"], "seed": seed}, "method": method, "seed": seed,
