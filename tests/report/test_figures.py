@@ -110,7 +110,7 @@ def test_many_strands_are_thinned_out_but_all_are_in_the_table(figures: list[dic
     figure["axes"] = [{"name": "n", "places": None}]
     figure["strands"] = [{"values": [float(i % 90)], "figure": float(i)} for i in range(5000)]
     chart = drawn(figure)
-    assert f"{parallel.MOST_DRAWN} of 5000 are drawn" in chart.caption
+    assert f"{parallel.MOST_DRAWN} of 5,000 lines are drawn" in chart.caption
     assert sum(row[2] for row in chart.data["rows"]) == 5000
     assert len(chart.data["rows"]) == parallel.PARTS
     assert len(chart.svg) < 100_000

@@ -23,6 +23,9 @@ MADE = "How it was made"
 MOST_KEYS = 16
 """Entries of a legend that are shown; more are folded away."""
 
+MOST_ROWS = 40
+"""Rows of a table that are shown; a longer one scrolls under its head."""
+
 SOME, LONG = 12, 40
 """Characters of a text that may not be squeezed into a narrow, or into a less narrow column."""
 
@@ -67,6 +70,7 @@ def render(results: Results) -> str:
         shapes=SHAPES,
         tiles=svg.TILES,
         most_keys=MOST_KEYS,
+        most_rows=MOST_ROWS,
         css=folder.joinpath("report.css").read_text(encoding="utf-8"),
         script=script,
         script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

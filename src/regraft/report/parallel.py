@@ -1,4 +1,4 @@
-"""Parallel coordinates: a line across all settings of a run, coloured by what the run reached."""
+"""Parallel coordinates: a line across all settings, coloured by what they reached."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PARTS = 3
 
 
 def parallel(part: Parallel, name: str) -> Chart:
-    """One line for each run, in five colours from the lowest fifth of the figures to the highest.
+    """One line for each strand, in five colours from the lowest fifth of the figures to the highest.
 
     At each place of an axis the lines are spread by their figure: the colours there show what the place is
     good for.
@@ -50,7 +50,7 @@ def parallel(part: Parallel, name: str) -> Chart:
     best = max(rows, key=lambda r: float(r[3]), default=None)
     said = f" The highest mean, {best[6]}, is at {best[0]} {best[1]}." if best else ""
     label = (
-        f"Parallel coordinates: {part['figure']} of {len(strands)} runs over "
+        f"Parallel coordinates: {part['figure']} of {len(strands)} lines over "
         f"{', '.join(a['name'] for a in part['axes'])}, from {number(edges[0])} to {number(edges[-1])}.{said}"
     )
 
@@ -62,15 +62,15 @@ def parallel(part: Parallel, name: str) -> Chart:
             _paint_axis(ax, i, axis, [_values(s)[i] for s in drawn], max(58 // len(axes), 5))
         _frame(ax, axes)
 
-    few = f"; {len(drawn)} of {len(strands)} are drawn" if len(drawn) < len(strands) else ""
+    few = f" {len(drawn)} of {len(strands):,} lines are drawn." if len(drawn) < len(strands) else ""
     places = max([len(a["places"] or ()) for a in part["axes"]], default=0)
     return Chart(
         part["title"],
-        f"{part['caption']} Each line is one run{few}.",
+        f"{part['caption']}{few}",
         svg.draw(name, paint, max(3.4, min(0.9 + 0.34 * places, 9.0)), label),
         {
             "title": f"{part['title']}: {part['figure']} at each place",
-            "columns": ["Axis", "Place", "Runs", "Mean", "Lowest", "Highest"],
+            "columns": ["Axis", "Place", "Lines", "Mean", "Lowest", "Highest"],
             "rows": [[r[0], r[1], r[2], *r[6:]] for r in rows],
         },
         _keys(edges, fifths),
@@ -166,7 +166,7 @@ def _keys(edges: Sequence[float], fifths: Any) -> list[Key]:
 
 
 def _table(part: Parallel, strands: Sequence[Strand]) -> list[list[Any]]:
-    """For each place: axis, place, runs, then mean, lowest and highest as numbers and as text."""
+    """For each place: axis, place, lines, then mean, lowest and highest as numbers and as text."""
     rows: list[list[Any]] = []
     for i, axis in enumerate(part["axes"]):
         at = [(s["values"][i], s["figure"]) for s in strands]
