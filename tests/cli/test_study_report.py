@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from regraft.cli import main
-from regraft.studies import catalogue
 from regraft.studies.catalogue import named
 from regraft.studies.run.folder import Folder
 from regraft.studies.run.here import run_here
@@ -165,7 +164,3 @@ def test_bad_input(study: str, where: Any, tmp_path: Path, capsys: pytest.Captur
     copy = tmp_path / "copy.py"
     copy.write_text(FILE)
     assert "are both called 'good-bad'" in refused(capsys, study, copy, *where)
-
-
-def test_each_study_that_regraft_brings_can_be_named() -> None:
-    assert all(named(name).name == name for name in catalogue.names())
