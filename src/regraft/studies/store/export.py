@@ -8,7 +8,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,12 @@ def to_csv(folder: Folder | Place, study: Study, preset: str, path: Place, what:
         InputError: the study has no such preset.
     """
     found = records(folder, study, preset, what)
-    write_csv(path, columns_of(found), ([row.get(c) for c in columns_of(found)] for row in found))
+    columns = columns_of(found)
+    write_csv(path, columns, ([row.get(c) for c in columns] for row in found))
     return len(found)
 
 
-def write_csv(path: Place, columns: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
+def write_csv(path: Place, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table as CSV, whole or not at all.
 
     Raises:

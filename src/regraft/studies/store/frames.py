@@ -40,7 +40,8 @@ def frame(folder: Folder | str | os.PathLike[str], study: Study, preset: str, wh
     made = pandas.DataFrame.from_records(records(folder, study, preset, what))
     for name in made.columns:
         # a column of truth values with gaps stays one
-        if made[name].dtype == object and all(v is None or isinstance(v, bool) for v in made[name]):
+        found = made[name].dropna()
+        if made[name].dtype == object and len(found) and all(isinstance(v, bool) for v in found):
             made[name] = made[name].astype("boolean")
     return made
 

@@ -14,12 +14,12 @@ from urllib.parse import quote
 
 from regraft.errors import FileError, InputError, suggest
 from regraft.studies.store.database import FILE, check_format
-from regraft.studies.store.schema import OWN_NAMES, quoted
+from regraft.studies.store.schema import OWN_NAMES, quoted, view_name
 
 _READS = {
     sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE
 }  # fmt: skip
-_WRITES = ("not authorized", "readonly database", "prohibited")
+_WRITES = ("not authorized", "authorization denied", "readonly database", "prohibited")
 
 
 @dataclass(frozen=True)
@@ -39,27 +39,32 @@ class Shown:
         kind: ``"study"``, ``"rows"`` (of one step) or ``"all"`` (of all studies).
         columns: their names.
         rows: how many there are.
+        numbers: of a study: the columns that hold numbers.
     """
 
     name: str
     kind: str
     columns: list[str]
     rows: int
+    numbers: tuple[str, ...] = ()
 
 
-def query(folder: str | os.PathLike[str], sql: str, parameters: Sequence[Any] = ()) -> Answer:
+def query(
+    folder: str | os.PathLike[str], sql: str, parameters: Sequence[Any] = (), *, study: str | None = None
+) -> Answer:
     """Ask the database of a folder of results; it is only read.
 
     Args:
         folder: of results, or the database itself.
         sql: one SELECT statement, as SQLite has it.
         parameters: for the question marks in it.
+        study: name of a study, whose view the statement may call ``rows``.
 
     Raises:
         FileError: there is no database, or it is of another version or damaged.
         InputError: the statement has a mistake, or would change the results.
     """
-    with reading(folder) as connection:
+    with reading(folder, study) as connection:
         try:
             found = connection.execute(sql, tuple(parameters))
             columns = [column[0] for column in found.description or ()]
@@ -80,14 +85,18 @@ def contents(folder: str | os.PathLike[str]) -> list[Shown]:
     """
     with reading(folder) as connection:
         connection.set_authorizer(None)
-        names = [name for (name,) in connection.execute(
-            "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'"
-        )]  # fmt: skip
+        numbers = {
+            column for column, kind in connection.execute("SELECT column_name, kind FROM columns")
+            if kind == "number"
+        }  # fmt: skip
         found = []
-        for name in names:
+        for name in _tables(connection):
+            if name.startswith("sqlite_"):
+                continue
             columns = [row[1] for row in connection.execute(f"PRAGMA table_info({quoted(name)})")]
             count = connection.execute(f"SELECT count(*) FROM {quoted(name)}").fetchone()[0]
-            found.append(Shown(name, _kind(name), columns, count))
+            kept = tuple(c for c in columns if c in numbers)
+            found.append(Shown(name, _kind(name), columns, count, kept))
     order = ["study", "all", "rows", "inner"]
     return sorted((s for s in found if s.kind != "inner"), key=lambda s: (order.index(s.kind), s.name))
 
@@ -101,8 +110,8 @@ def _kind(name: str) -> str:
 
 
 @contextlib.contextmanager
-def reading(folder: str | os.PathLike[str]) -> Iterator[sqlite3.Connection]:
-    """A connection that can only read.
+def reading(folder: str | os.PathLike[str], study: str | None = None) -> Iterator[sqlite3.Connection]:
+    """A connection that can only read; ``rows`` is the view of the study, if one is named and has rows.
 
     Raises:
         FileError: there is no database, or it is of another version or damaged.
@@ -115,6 +124,10 @@ def reading(folder: str | os.PathLike[str]) -> Iterator[sqlite3.Connection]:
     with contextlib.closing(connection):
         try:
             check_format(connection, path)
+            if study is not None and view_name(study) in _tables(connection):
+                # lives in the connection alone
+                view = quoted(view_name(study))
+                connection.execute(f"CREATE TEMP VIEW rows AS SELECT * FROM main.{view}")
         except sqlite3.Error as error:
             raise FileError(
                 f"cannot read '{path}' ({error}): a run that was killed left files beside it; run the study "

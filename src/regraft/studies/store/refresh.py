@@ -37,6 +37,7 @@ def rebuild(folder: Folder | str | os.PathLike[str]) -> None:
         FileError: no folder of results, or a database of another version or that cannot be written.
     """
     kept = folder if isinstance(folder, Folder) else Folder(folder)
+    Store(kept.path / FILE).close()
     done = kept.done() | kept.failed()
     for name in catalogue.names():
         try:
