@@ -99,9 +99,11 @@ class Union:
             if rule.update is combine.nothing.update:
                 break  # it stays 0
             start = keys.base(seed, self.layer.name, i)
+            # the first arrival takes its places whatever is drawn: 0 does as well, and costs no hashing
+            zeros = torch.zeros_like(values, dtype=torch.float64) if i == 0 else None
 
-            def draw(start: int = start, at: Tensor | slice = at) -> Tensor:
-                return keys.uniform(start, self.index[at])
+            def draw(start: int = start, at: Tensor | slice = at, zeros: Tensor | None = zeros) -> Tensor:
+                return keys.uniform(start, self.index[at]) if zeros is None else zeros
 
             fold(rule, total, count, at, values, draw, mark)
         return total

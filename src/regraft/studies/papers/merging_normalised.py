@@ -337,8 +337,8 @@ SMOKE = _settings(
     {0.5: 2, 0.9: FIVE}, phase2.SMOKE, recipe={**options_of(RECIPE), **phase2.SMALL_RECIPE},
 )  # fmt: skip
 SMALL = _settings(
-    {0.0: 3, 0.5: 3, 0.8: FIVE, 0.9: FIVE, 0.95: FIVE, 0.99: FIVE}, phase2.SMALL,
-    recipe={**options_of(RECIPE), "epochs": 500},
+    {0.0: 2, 0.5: 2, 0.8: FIVE, 0.9: FIVE, 0.95: FIVE, 0.99: FIVE}, phase2.SMALL,
+    recipe={**options_of(RECIPE), "epochs": 400},
 )  # fmt: skip
 PAPER = _settings(dict.fromkeys(phase2.SPARSITIES, FIVE), phase2.PAPER)
 
@@ -359,7 +359,7 @@ STUDIES = [
         [*_training(), *_two(), *_five()],
         report,
         (
-            "At preset small six sparsities instead of twelve, 500 epochs instead of 1500, and three "
+            "At preset small six sparsities instead of twelve, 400 epochs instead of 1500, and two "
             "networks instead of five at sparsities .00 and .50, where five are not merged at once.",
             "The thesis does not say whether five merged networks are normalised before or after they are "
             "pruned: both orders are there.",

@@ -45,11 +45,11 @@ RECIPE = Recipe(
     allocate="uniform",
     activation="sigmoid",
     evolve="set-magnitude",
-    rate="exponential:steepness=2",
+    rate="exponential:steepness=5",
     evolve_every="50epochs",
     lr=1.0,
     momentum=0.0,
-    lr_schedule="exponential:steepness=2",
+    lr_schedule="exponential:steepness=1",
     epochs=1500,
     batch_size=None,
     stop_accuracy=0.85,
@@ -57,7 +57,11 @@ RECIPE = Recipe(
 )
 FIVE_CLASSES = {
     "name": "fashion-mnist", "classes": [0, 1, 2, 3, 4], "per_class": 1000, "test_per_class": 100, "seed": 0,
+    "outputs": 10,
 }  # fmt: skip
+"""Section 7.4 says five outputs, but section 7.7.1 has a loss of 2.30 = ln 10 without weights and biases,
+which only ten outputs give."""
+
 SMALL_RECIPE: Mapping[str, Any] = {
     "model": "mlp:in-24-16-classes",
     "epochs": 12,
@@ -227,7 +231,7 @@ def _settings(networks: Mapping[float, int], **more: Any) -> dict[str, Any]:
     return {
         "networks": {str(s): n for s, n in networks.items()}, "sparsities": list(networks),
         "data": FIVE_CLASSES,
-        "recipe": options_of(RECIPE), "patterns": PATTERNS, "draws": 3, "model": "mlp:784-392-196-5", **more,
+        "recipe": options_of(RECIPE), "patterns": PATTERNS, "draws": 3, "model": "mlp:784-392-196-10", **more,
     }  # fmt: skip
 
 
@@ -235,7 +239,7 @@ SMOKE = _settings(
     {0.0: 2, 0.5: 2, 0.9: 2}, data=SMALL_DATA, recipe={**options_of(RECIPE), **SMALL_RECIPE},
     patterns={0.5: (0, 4)}, draws=2, model="mlp:64-24-16-10",
 )  # fmt: skip
-SMALL = _settings({s: 2 if s < 0.5 else 3 if s < 0.8 else 5 for s in SPARSITIES})
+SMALL = _settings({s: 2 if s < 0.8 else 5 if s == 0.99 else 4 for s in SPARSITIES})
 PAPER = _settings(dict.fromkeys(SPARSITIES, 20))
 
 STUDIES = [
@@ -255,9 +259,13 @@ STUDIES = [
         CLAIMS,
         report,
         (
-            "Fewer networks of each sparsity than 20 at preset small (2 below .50, 3 up to .70, 5 above); "
+            "Fewer networks of each sparsity than 20 at preset small (2 up to .70, 4 up to .95, 5 at .99); "
             "pairs of one network are weighted as 20 of 210.",
-            "The thesis draws its two decays without formulas; both are taken with steepness 2.",
+            "The thesis draws its two decays without formulas. Of those tried, the learning rate at "
+            "steepness 1 and the evolution rate at steepness 5 let networks of sparsity .99 pass 85 % when "
+            "its own do.",
+            "Networks have ten outputs, five of them never right, as a loss of 2.30 = ln 10 without weights "
+            "and biases says; section 7.4 says five.",
         ),
     )
 ]

@@ -75,9 +75,13 @@ def options_of(recipe: Recipe) -> dict[str, Any]:
 
 
 def data_of(work: Work, config: Mapping[str, Any]) -> Data:
-    """A cell's data; with ``"labels"`` training samples of these labels alone, of all classes there are."""
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in config["data"].items() if k != "name"}
+    """A cell's data; with ``"outputs"`` among its options, networks get so many outputs, of which those
+    beyond the classes are never right; with ``"labels"``, training samples of these labels alone."""
+    own = ("name", "outputs")
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in config["data"].items() if k not in own}
     data = work.data(config["data"]["name"], flatten=True, **options)
+    unused = range(data.classes, config["data"].get("outputs", 0))
+    data = replace(data, class_names=(*data.class_names, *(f"unused {i}" for i in unused)))
     labels = config.get("labels")
     return data if labels is None else replace(data, train=of_labels(data.train, labels))
 
