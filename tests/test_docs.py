@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import torch
 
@@ -97,11 +98,27 @@ def test_every_command_has_its_section():
     assert set(sections(DOCS / "cli.md")) == set(COMMANDS)
 
 
+def subcommands(name):
+    """``["train"]`` for a command, ``["study list", ...]`` for a group."""
+    command = cli.get_command(None, name)
+    if isinstance(command, click.Group):
+        return [f"{name} {part}" for part in command.list_commands(None)]
+    return [name]
+
+
+def options_of(whole):
+    command = cli
+    for part in whole.split():
+        command = command.get_command(None, part)
+    return {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+
+
 @pytest.mark.parametrize("name", sorted(existing_commands()))
 def test_a_command_section_shows_the_commands_own_options(name):
     section = sections(DOCS / "cli.md")[name]
-    assert f"```{{command}} {name}\n```" in section
-    known = {o for p in cli.get_command(None, name).params for o in (*p.opts, *p.secondary_opts)}
+    for whole in subcommands(name):
+        assert f"```{{command}} {whole}\n```" in section
+    known = set().union(*(options_of(whole) for whole in subcommands(name)))
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", section)) <= known | {"--help", "--debug"}
 
 
@@ -111,10 +128,9 @@ def test_commands_in_the_pages_have_options_that_exist():
             if language not in ("bash", "sh", "console"):
                 continue
             for line in code.replace("\\\n", " ").splitlines():
-                call = re.match(r"\s*(?:\$ )?regraft (\w+)(.*)", line)
-                if call and call[1] in existing_commands():
-                    params = cli.get_command(None, call[1]).params
-                    known = {o for p in params for o in (*p.opts, *p.secondary_opts)} | {"--help", "--debug"}
+                call = re.match(r"\s*(?:\$ )?regraft ((?:study )?\w+)(.*)", line)
+                if call and call[1].split()[0] in existing_commands():
+                    known = options_of(call[1]) | {"--help", "--debug"}
                     used = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", call[2].split("#")[0]))
                     assert used <= known, f"{name_of(path)}: {line.strip()}"
                 elif call:

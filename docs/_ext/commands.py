@@ -15,15 +15,18 @@ def exists(name):
 
 
 class Command(SphinxDirective):
-    """``{command} NAME``: usage, then a definition list of options."""
+    """``{command} NAME`` or ``{command} GROUP NAME``: usage, then a definition list of options."""
 
     required_arguments = 1
+    optional_arguments = 1
 
     def run(self):
-        name = self.arguments[0]
-        if not exists(name):
+        name = " ".join(self.arguments)
+        if not exists(self.arguments[0]):
             return [nodes.paragraph(text="This command is not there yet.")]
-        command = cli.get_command(None, name)
+        command = cli
+        for part in self.arguments:
+            command = command.get_command(None, part)
         context = click.Context(command, info_name=f"regraft {name}")
         context.show_default = True
         usage = " ".join([f"regraft {name}", *command.collect_usage_pieces(context)])
