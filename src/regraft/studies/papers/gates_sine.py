@@ -19,7 +19,7 @@ from regraft.report import Results
 from regraft.report.figures import Lines, Series
 from regraft.studies.claims import Claim, Number, Order
 from regraft.studies.papers import gates_common as common
-from regraft.studies.study import Cell, Outcome, Preset, Row, Rows, Study, Work, step
+from regraft.studies.study import Cell, Outcome, Preset, Result, Row, Rows, Study, Work, step
 from regraft.train import History, population, seeds
 from regraft.train.layerwise import layerwise
 
@@ -89,7 +89,7 @@ def curves(work: Work) -> Outcome:
     """What the networks of each strategy have learned, over a grid of x: mean, spread, and two of them."""
     grid = torch.linspace(0, 1, work.config["grid"])
     rows: list[Row] = []
-    for strategy, found in _learned(work, grid.unsqueeze(1)).items():
+    for strategy, found in learned(work.inputs, grid.unsqueeze(1)).items():
         away = (found - target(grid)).square().mean(dim=1)
         order = away.argsort()
         middle, worst = found[order[len(order) // 2]], found[order[-1]]
@@ -108,12 +108,12 @@ def curves(work: Work) -> Outcome:
 
 
 @torch.no_grad()
-def _learned(work: Work, x: Tensor) -> dict[str, Tensor]:
-    """Outputs [networks, len(x)] of each strategy's networks."""
+def learned(results: Sequence[Result], x: Tensor) -> dict[str, Tensor]:
+    """What each strategy's networks say of x [n, 1]: outputs [networks, n], from the cells that kept them."""
     found: dict[str, list[Tensor]] = {}
-    rows = [{**r.config, **row} for r in work.inputs for row in r.rows]
-    places = {(r.config["part"], r.config["first"]): r for r in work.inputs}
-    for strategy, chosen in by_strategy(Rows(rows, work.inputs, "")).items():
+    rows = [{**r.config, **row} for r in results for row in r.rows if "part" in r.config]
+    places = {(r.config.get("part"), r.config.get("first")): r for r in results}
+    for strategy, chosen in by_strategy(Rows(rows, results, "")).items():
         for row in chosen if strategy in common.STRATEGIES else ():
             model = places[row["part"], row["first"]].model(f"member-{row['member'] - row['first']}")
             found.setdefault(strategy, []).append(model.eval()(x).squeeze(1))
