@@ -77,6 +77,7 @@ def test_goes_on_after_an_interruption(tmp_path: Path, capsys: pytest.CaptureFix
         ("--robust", "trimmed:0.2"), ("--neurons",), ("--wire", "bfloat16"), ("--fraction", 0.5),
         ("--weigh", "clients", "--clip", 5, "--noise", 0.0001), ("--evolve", "rigl", "--rate", "cosine"),
         ("--lost", 0.3), ("--over", "present", "--together"),
+        ("--scope", "global", "--lr-schedule", "cosine"), ("--topology", "ring", "--exchanges", 2),
     ],
 )  # fmt: skip
 def test_options(tmp_path: Path, options: tuple[object, ...]) -> None:
@@ -127,6 +128,8 @@ def test_the_last_good_network_is_written_where_a_round_fails(
         (("--topology", "ring", "--neurons"), "--topology ring has none"),
         (("--topology", "ring", "--engine", "flower"), "--topology ring has no server"),
         (("--topology", "ring", "--fraction", 0.5), "are of a server"),
+        (("--exchanges", 2), "are between neighbours"),
+        (("--topology", "ring", "--exchanges", 0), "exchanges is 0"),
         (("--lr", 1e12), "diverged in round 0"),
         (("--data", "fashion"), "fashion"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def command(
     screen = console(json_path)
     describe_model(screen, recipe.model, measure.inspect(model, data.input_shape), data)
     screen.print(_describe_clients(splits))
-    run = _gossip if topology != "star" else _served
+    run = partial(_gossip, choices["exchanges"]) if topology != "star" else _served
     merged, rows = run(
         model, splits, federation, data, engine if topology == "star" else topology, out, state, resume
     )
@@ -120,6 +121,10 @@ def _check_engine(
     if resume and state is None:
         raise InputError("--resume needs --state DIR: the folder of the federation to go on with")
     if topology == "star":
+        if choices["exchanges"] != 1:
+            raise InputError(
+                "--exchanges are between neighbours: pass --topology ring, random or full as well"
+            )
         return
     if engine != "embedded":
         raise InputError(f"--topology {topology} has no server, so --engine {engine} cannot run it")
@@ -163,19 +168,19 @@ def _served(
             checkpoint.save(
                 good[0].model, out, provenance={"made_by": "regraft federate", "stopped": str(error)}
             )
-            after = "1 round" if good[0].round == 1 else f"{good[0].round} rounds"
-            raise InputError(f"{error}; the network after {after} is in '{out}'") from error
+            rounds = "1 round" if good[0].round == 1 else f"{good[0].round} rounds"
+            raise InputError(f"{error}; the network after {rounds} is in '{out}'") from error
     return after.model, after.history
 
 
 def _gossip(
-    model: nn.Module, splits: list[Split], federation: Federation, data: Data, topology: str, out: Path,
-    state: Path | None, resume: bool,
+    exchanges: int, model: nn.Module, splits: list[Split], federation: Federation, data: Data, topology: str,
+    out: Path, state: Path | None, resume: bool,
 ) -> tuple[nn.Module, list[dict[str, Any]]]:  # fmt: skip
     """Rounds without a server; the network is the mean of the nodes'."""
     settings = Gossip(
         topology, lost=federation.lost, align=getattr(federation.strategy, "align", None),
-        dtype=federation.dtype, seed=federation.seed,
+        dtype=federation.dtype, exchanges=exchanges, seed=federation.seed,
     )  # fmt: skip
     with progress_bar("gossiping", federation.rounds) as advance:
 

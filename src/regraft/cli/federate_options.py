@@ -80,6 +80,8 @@ server_options = _group(
                  help="Weigh clients by their samples, or all alike."),
     click.option("--over", type=click.Choice(["networks", "present"]), default="networks",
                  help="What averages divide by: all clients, or those that have the connection."),
+    click.option("--scope", type=click.Choice(["layer", "global"]), default="layer",
+                 help="Cut the merged network to the density in each layer, or by one threshold for all."),
     click.option("--align", is_flag=False, flag_value="weights", default=None, metavar="[NAME]",
                  help=f"Bring the clients' units into one order first: {_names(ALIGNMENTS)}."),
     click.option("--robust", default="none", metavar="NAME[:X]",
@@ -98,6 +100,8 @@ server_options = _group(
                  help="embedded: in this process; flower: Flower's simulation (extra federated)."),
     click.option("--topology", type=click.Choice(TOPOLOGIES), default="star",
                  help="star: a server; ring, random, full: no server, neighbours merge."),
+    click.option("--exchanges", type=int, default=1, metavar="N",
+                 help="How often neighbours merge in a round, where there is no server."),
     click.option("--state", type=click.Path(file_okay=False, path_type=Path), default=None, metavar="DIR",
                  help="Keep the network here after each round."),
     click.option("--resume", is_flag=True, help="Go on from what is in DIR."),
@@ -156,7 +160,7 @@ def make_strategy(choices: dict[str, Any], seed: int) -> Strategy:
                 )
         return SelectNeurons(min_fit=max(2, choices["min_fit"]), seed=seed)
     return SparseMerge(
-        robust or "average", robust or "average", over=choices["over"],
+        robust or "average", robust or "average", over=choices["over"], scope=choices["scope"],
         by_examples=choices["weigh"] == "examples" and robust is None, align=alignment(choices["align"]),
         min_fit=choices["min_fit"], clip=choices["clip"], noise=choices["noise"], seed=seed,
     )  # fmt: skip
