@@ -50,7 +50,7 @@ from regraft.train import seeds as streams
 
 MODEL, DENSITY = "mlp:784-256-128-10", 0.05
 LOCAL = Local(
-    epochs=2, batch_size=50, lr=0.1, lr_schedule="cosine", rounds=30, momentum=0.9, rate=0.3, drop="server",
+    epochs=2, batch_size=50, lr=0.1, rounds=30, momentum=0.9, rate=0.3, drop="server",
     together=True,
 )  # fmt: skip
 SLOWER = {"dense-fedavg": 0.05, "feddst": 0.05}  # learning rates: both are unstable at 0.1
@@ -66,6 +66,8 @@ MERGE: dict[str, tuple[Strategy, dict[str, Any]]] = {
 """Strategies and what they change of LOCAL."""
 
 Cell = dict[str, Any]
+KIND = ("part", "per_class", "partition", "clients", "lost", "rounds", "lr_schedule")
+"""What cells of one table have in common."""
 
 
 def main() -> None:
@@ -80,7 +82,7 @@ def main() -> None:
             figures = RUN[key["part"]](key, loaded)
             cell = key | figures | {"cpu_seconds": round(time.process_time() - started, 1)}
             add_cell(options.out, cell)
-            print({k: v for k, v in cell.items() if k not in ("curve", "memory")}, flush=True)
+            print({k: v for k, v in cell.items() if k not in ("curve", "traffic", "memory")}, flush=True)
     show(read_cells(options.out))
 
 
@@ -93,6 +95,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seeds", nargs="+", type=int, default=list(range(10, 15)))
     made.add_argument("--rounds", type=int, default=30)
     made.add_argument("--per-class", type=int, default=1000)
+    made.add_argument("--lr-schedule", default="cosine", help="of the clients, over the rounds")
     made.add_argument("--table", action="store_true")
     return made
 
@@ -101,7 +104,7 @@ def wanted(options: argparse.Namespace) -> Iterator[Cell]:
     """The cells that the options ask for, the ones that say most first."""
     own = ["sparse", "dense-fedavg", "fixed-mask", "feddst", *MERGE, "dispfl", "local only", "centralised"]
     own = list(dict.fromkeys(own))
-    common = {"per_class": options.per_class, "rounds": options.rounds}
+    common = {"per_class": options.per_class, "rounds": options.rounds, "lr_schedule": options.lr_schedule}
     for part in options.parts:
         if part in ("many", "malformed"):
             yield {"part": part, "seed": 0}
@@ -141,7 +144,7 @@ def start(key: Cell, loaded: Data, dense: bool = False) -> tuple[nn.Module, list
 
 def federation(key: Cell, loaded: Data) -> Cell:
     """One federation of a method with a server."""
-    method, local = key["method"], replace(LOCAL, rounds=key["rounds"])
+    method, local = key["method"], replace(LOCAL, rounds=key["rounds"], lr_schedule=key["lr_schedule"])
     if method in ("dispfl", "local only"):
         return alone(key, loaded, local)
     baseline = BASELINES.get(method)
@@ -166,6 +169,7 @@ def federation(key: Cell, loaded: Data) -> Cell:
         "upload": sum(row["upload_bytes"] for row in done.history),
         "download": sum(row["download_bytes"] for row in done.history),
         "curve": [round(a, 4) for a in curve],
+        "traffic": [row["upload_bytes"] + row["download_bytes"] for row in done.history],
     }
 
 
@@ -184,9 +188,7 @@ def alone(key: Cell, loaded: Data, local: Local) -> Cell:
 def one_shot(key: Cell, loaded: Data) -> Cell:
     """One merge after 20 local epochs: the clients' networks begin alike, evolve and train apart."""
     model, parts = start(key, loaded)
-    local = replace(
-        LOCAL, epochs=20, lr_schedule="constant", drop="client", together=False, unit_score="activity"
-    )
+    local = replace(LOCAL, epochs=20, drop="client", together=False, unit_score="activity")
     shots: dict[str, Strategy] = {
         "average": SparseMerge(),
         "aligned": SparseMerge(align=WeightMatching(restarts=1)),
@@ -255,13 +257,10 @@ def show(cells: list[Cell]) -> None:
     """Tables of all that is there: mean and standard deviation over seeds, paired tests against "sparse"."""
     bits, best = position_bits()
     print(f"positions: {bits / 8:.0f} bytes, {bits / best:.3f} times their entropy")
-    kinds = {
-        (c["part"], c["partition"], c["clients"], c["lost"], c["rounds"]) for c in cells if "accuracy" in c
-    }
-    for part, partition, clients, lost, rounds in sorted(kinds):
-        kind = {"part": part, "partition": partition, "clients": clients, "lost": lost, "rounds": rounds}
+    kinds = {tuple((name, c[name]) for name in KIND) for c in cells if "accuracy" in c}
+    for kind in map(dict, sorted(kinds)):
         same = [c for c in cells if all(c.get(k) == v for k, v in kind.items())]
-        print(f"\n{part}: {partition}, {clients} clients, {rounds} rounds, {100 * lost:.0f} % lost")
+        print("\n" + ", ".join(f"{name} {value}" for name, value in kind.items()))
         print("method | seeds | last round | last five | bytes of dense | p against sparse")
         for method in dict.fromkeys(c["method"] for c in same):
             print(line(method, same))
