@@ -13,7 +13,7 @@ from regraft.train.distill import Teachers
 from regraft.train.loop import fit
 from regraft.train.optimizers import OPTIMIZERS, SCHEDULES, optimizer_by_name, rate_by_name, schedule_by_name
 from regraft.train.recipe import Recipe, Trained, build_model, train_recipe
-from regraft.train.run import Callback, History, Run
+from regraft.train.run import Callback, Diverged, History, Run
 from regraft.train.tensorboard import TensorBoard
 from regraft.train.trainer import trainer
 
@@ -23,6 +23,7 @@ __all__ = [
     "AfterStep",
     "Callback",
     "Checkpoint",
+    "Diverged",
     "EarlyStopping",
     "EvolveTopology",
     "History",

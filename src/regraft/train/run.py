@@ -17,6 +17,10 @@ from regraft.errors import InputError
 from regraft.probe import Loss
 
 
+class Diverged(InputError):
+    """Training whose numbers are no longer finite."""
+
+
 @dataclass
 class History:
     """What happened, epoch by epoch.
@@ -98,12 +102,12 @@ class Run:
             first = since + int(bad.nonzero()[0])
             raise self.diverged(f"the loss became {self.losses[first].item()}", first + 1)
 
-    def diverged(self, what: str, batch: int) -> InputError:
+    def diverged(self, what: str, batch: int) -> Diverged:
         """The error for a run whose numbers are no longer finite."""
         lr = self.optimizer.param_groups[0]["lr"]
         kept = next((c.kept for c in self.callbacks if c.kept is not None), None)
         after = f"; the last good checkpoint is '{kept}'" if kept else ""
-        return InputError(
+        return Diverged(
             f"training diverged: {what} in epoch {self.epoch + 1}, step {batch} of {len(self.losses)}: "
             f"lower the learning rate (now {lr:g}), or take larger batches or normalised data{after}"
         )
