@@ -11,6 +11,7 @@ MODULES: dict[str, str] = {
     "rewiring-datasets": "regraft.studies.papers.rewiring_datasets",
     "rewiring-speed": "regraft.studies.papers.rewiring_speed",
     "rewiring-deep": "regraft.studies.papers.rewiring_deep",
+    "growth-search": "regraft.studies.papers.growth",
     "pruning-baselines": "regraft.studies.papers.pruning.baselines",
     "pruning-schedules": "regraft.studies.papers.pruning.schedules",
     "pruning-learned": "regraft.studies.papers.pruning.learned",

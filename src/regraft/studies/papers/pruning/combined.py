@@ -112,7 +112,12 @@ STUDY = Study(
     presets={
         "smoke": Preset({**SMOKE, "dense": [0], "grid": [[0.1, [0, 1]]], "imp_grid": [[0.1, [0]]]}, "4 s"),
         "small": Preset(
-            {**SMALL, "dense": [0, 1, 2], "imp_grid": [[0.005, [0, 1, 2]], [0.01, [0, 1]]]},
+            {
+                **SMALL,
+                "dense": [0, 1, 2],
+                "grid": [[0.005, [0, 1, 2, 3]], [0.01, [0, 1]]],
+                "imp_grid": [[0.005, [0, 1, 2, 3]], [0.01, [0, 1]]],
+            },
             "4 min",
             data=("mnist",),
             comparable=True,

@@ -197,8 +197,8 @@ STUDY = Study(
     presets={
         "smoke": Preset({**SMOKE, "compared": [0], "grid": [[0.1, [0]], [0.5, [0]]]}, "4 s"),
         "small": Preset(
-            {**SMALL, "compared": [0, 1, 2], "grid": [[0.005, [0, 1, 2]], [0.01, [0]]]},
-            "7 min",
+            {**SMALL, "compared": [0, 1, 2], "grid": [[0.005, [0, 1, 2]]]},
+            "6 min",
             data=("mnist",),
             comparable=True,
         ),
