@@ -1,6 +1,7 @@
 """How many merged networks a second: thesis 1's 25 pairs of rules, all at once and one by one.
 
     OMP_NUM_THREADS=1 python benchmarks/merging_rate.py
+    OMP_NUM_THREADS=1 python benchmarks/merging_rate.py --all           # the 63,000 of phase 2, two processes
     OMP_NUM_THREADS=1 python benchmarks/merging_rate.py --products      # where sparse products are faster
 
 Two networks of 784-392-196-10 with sigmoid, uniform sparsity of each layer, random weights; 500 test samples.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable
+from itertools import combinations_with_replacement
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -33,12 +35,13 @@ SIZES = "784-392-196-10"
 SAMPLES = 500
 RULES = 25
 PAIRS = 30  # of each of two processes
+SPARSITIES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
-def networks(sparsity: float) -> list[nn.Module]:
-    """Two of one architecture, with topologies and values of their own."""
+def networks(sparsity: float, count: int = 2) -> list[nn.Module]:
+    """Of one architecture, with topologies and values of their own."""
     made = []
-    for seed in range(2):
+    for seed in range(count):
         g = torch.Generator().manual_seed(seed)
         dense = models.build(f"mlp:{SIZES}", activation="sigmoid", generator=g)
         model = sparsify(dense, 1 - sparsity, allocate="uniform", generator=g)
@@ -114,6 +117,38 @@ def together(sparsity: float) -> dict[str, float]:
     return {"wall": merged / max(w for w, _ in taken), "processor": merged / max(p for _, p in taken)}
 
 
+def phase_2(number: int, pipe: Connection) -> None:
+    """Every second pair of 20 networks at each sparsity, each network with itself too: seconds on the wall
+    and of the processor, without making the networks."""
+    set_threads(1)
+    test, wall, own = samples(), 0.0, 0.0
+    for sparsity in SPARSITIES:
+        made = networks(sparsity, 20)
+        chosen = list(combinations_with_replacement(made, 2))[number::2]
+        started, used = time.perf_counter(), time.process_time()
+        for pair in chosen:
+            at_once(list(pair), test)
+        wall, own = wall + time.perf_counter() - started, own + time.process_time() - used
+    pipe.send((wall, own))
+
+
+def all_of_phase_2() -> list[tuple[float, float]]:
+    """The 63,000 merges in two processes: seconds of each."""
+    context = multiprocessing.get_context("spawn")
+    ends = [context.Pipe() for _ in range(2)]
+    processes = [context.Process(target=phase_2, args=(i, end)) for i, (_, end) in enumerate(ends)]
+    for process in processes:
+        process.start()
+    taken = [end.recv() for end, _ in ends]
+    for process in processes:
+        process.join()
+    for i, (wall, own) in enumerate(taken):
+        print(
+            f"process {i}: {63_000 // 2:,} merged networks, {wall:.0f} s on the wall, {own:.0f} s of a core"
+        )
+    return taken
+
+
 def products(rounds: int) -> list[dict[str, Any]]:
     """One forward product at each density, dense and sparse; the plan of the sparse one is part of it."""
     found: list[dict[str, Any]] = []
@@ -144,8 +179,12 @@ def main() -> None:
     parser = options(__doc__, rounds=20, threads=False)
     parser.add_argument("--sparsities", default="0,0.5,0.9,0.95,0.99")
     parser.add_argument("--products", action="store_true", help="compare single products instead")
+    parser.add_argument("--all", action="store_true", help="all merges of phase 2 instead")
     chosen = parser.parse_args()
     set_threads(1)
+    if chosen.all:
+        write_figures(chosen.json, all_of_phase_2())
+        return
     if chosen.products:
         write_figures(chosen.json, products(chosen.rounds))
         return

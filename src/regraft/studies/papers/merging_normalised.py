@@ -299,8 +299,9 @@ def report(rows: Rows) -> Results:
             shown.heatmap(own, "loss", "Two networks: loss", "Mean over sparsities; figure 24."),
             shown.clouds(own, "Two networks: accuracy and NNSTD", "Figure 25 (a).", by_biases=True),
             shown.clouds(own, "The same by weight rule", "Figure 25 (b)."),
-            shown.parallel(own, "accuracy", "Two networks: each pair of rules", "Figure 26 (a).",
-                           weights=KEEPING),
+            shown.sparsity_map(own, "accuracy", "Two networks: each pair of rules", "Figure 26 "
+                                                                                    "(a).", KEEPING),
+            shown.parallel(own, "accuracy", "The same as lines", "Figure 26 (a).", weights=KEEPING),
             shown.parallel(own, "loss", "Two networks: loss of each pair of rules", "Figure 26 (b).",
                            weights=KEEPING),
             *(shown.parallel(own, "accuracy", f"Five networks: {text.lower()}", "Figure 27.", weights=KEEPING,

@@ -183,8 +183,9 @@ def report(rows: Rows) -> Results:
             shown.heatmap(rows, "loss", "Loss of merged networks", f"{mean} Figure 13."),
             shown.heatmap(rows, "accuracy", "Accuracy of merged networks that are not pruned", mean,
                           then="union"),
-            shown.parallel(rows, "accuracy", "Accuracy of each pair of rules at each sparsity",
-                           "Figure 14 (a)."),
+            shown.sparsity_map(rows, "accuracy", "Accuracy of each pair of rules at each sparsity",
+                               "Figure 14 (a)."),
+            shown.parallel(rows, "accuracy", "The same as lines", "Figure 14 (a).", weights=KEEPING),
             shown.parallel(rows, "loss", "Loss of each pair of rules at each sparsity", "Figure 14 (b)."),
             shown.parallel(rows, "accuracy", "Where magnitude, addition and random part", "The lowest and "
                            "the highest sparsities; figures 15 and 16.",
@@ -197,7 +198,7 @@ def report(rows: Rows) -> Results:
             shown.clouds(rows, "The same by weight rule", "Figure 19 (b)."),
             shown.clouds(rows, "The same at high sparsity", "Figure 20.", at=high),
             deactivated(rows),
-            shown.patterns(rows, (28, 28), "First-layer connections of each pixel", "At the start, after 300 "
+            shown.patterns(rows, "First-layer connections of each pixel", "At the start, after 300 "
                            "epochs and at the end; figure 18."),
         ]),
     }  # fmt: skip

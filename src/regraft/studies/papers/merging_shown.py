@@ -3,6 +3,7 @@ accuracies."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import fmean, pstdev
 from typing import Any, Unpack
@@ -61,33 +62,60 @@ def heatmap(rows: Rows, figure: str, title: str, caption: str, **how: Unpack[How
 
 
 def parallel(
-    rows: Rows, figure: str, title: str, caption: str, *, weights: Sequence[str] = ALL,
-    at: Sequence[float] | None = None, **how: Unpack[How],
-) -> Parallel:  # fmt: skip
-    """Figures 14 and 15: an axis for each pair of rules, a line for each sparsity."""
-    scale = 100.0 if figure == "accuracy" else 1.0
-    biases = [b for b in ALL if pairs_of(rows, weights[0], b, **how)]
-    axes: list[Axis] = [{"name": f"{w} {b}", "places": None} for w in weights for b in biases]
+    rows: Rows,
+    figure: str,
+    title: str,
+    caption: str,
+    *,
+    weights: Sequence[str] = ALL,
+    at: Sequence[float] | None = None,
+    **how: Unpack[How],
+) -> Parallel:
+    """Figures 14 to 16, 26 and 27: a line for each weight rule, bias rule and sparsity to what it reaches."""
+    chosen = [s for s in sparsities(rows) if at is None or s in at]
     strands: list[Strand] = []
-    for sparsity in sparsities(rows):
-        if at is not None and sparsity not in at:
-            continue
-        values: list[str | float] = []
-        for w in weights:
-            for b in biases:
-                found = means(samples(rows, w, b, (sparsity,), figure=figure, scale=scale, **how))
-                values += found
-        if len(values) == len(axes):
-            strands.append({"values": values, "figure": sparsity})
+    for (w, b, sparsity), value in by_sparsity(rows, figure, weights, chosen, **how).items():
+        strands.append({"values": [w, b, text(sparsity)], "figure": value})
+    what = "accuracy (%)" if figure == "accuracy" else "loss (nats)"
+    axes: list[Axis] = [
+        {"name": "weights", "places": list(weights)},
+        {"name": "biases", "places": list(ALL)},
+        {"name": "sparsity", "places": [text(s) for s in chosen]},
+    ]
     return {
-        "kind": "parallel", "title": title, "caption": caption, "figure": "sparsity", "axes": axes,
+        "kind": "parallel", "title": title, "caption": caption, "figure": what, "axes": axes,
         "strands": strands,
     }  # fmt: skip
 
 
-def pairs_of(rows: Rows, weights: str, biases: str, **how: Unpack[How]) -> bool:
-    """Whether this pair of rules was measured."""
-    return any(pairs(rows, weights, biases, s, **how) for s in sparsities(rows))
+def sparsity_map(
+    rows: Rows, figure: str, title: str, caption: str, weights: Sequence[str] = ALL, **how: Unpack[How]
+) -> Heatmap:
+    """The same as numbers: a line for each pair of rules, a column for each sparsity."""
+    chosen = sparsities(rows)
+    found = by_sparsity(rows, figure, weights, chosen, **how)
+    names = list(dict.fromkeys((w, b) for w, b, _ in found))
+    return {
+        "kind": "heatmap", "title": title, "caption": caption, "rows": [f"{w}, {b}" for w, b in names],
+        "columns": [text(s) for s in chosen],
+        "values": [[found.get((w, b, s)) for s in chosen] for w, b in names], "row": "weights, biases",
+        "column": "sparsity", "unit": "%" if figure == "accuracy" else "nats",
+    }  # fmt: skip
+
+
+def by_sparsity(
+    rows: Rows, figure: str, weights: Sequence[str], at: Sequence[float], **how: Unpack[How]
+) -> dict[tuple[str, str, float], float]:
+    """The mean over networks of each weight rule, bias rule and sparsity; those that were measured."""
+    scale = 100.0 if figure == "accuracy" else 1.0
+    found = {}
+    for w in weights:
+        for b in ALL:
+            for sparsity in at:
+                values = samples(rows, w, b, (sparsity,), figure=figure, scale=scale, **how)
+                if values:
+                    found[w, b, sparsity] = fmean(values.values())
+    return found
 
 
 def clouds(
@@ -164,9 +192,10 @@ def parent_boxes(rows: Rows, title: str, caption: str, figures: dict[str, str]) 
     return {"kind": "boxes", "title": title, "caption": caption, "y": "accuracy (%)", "boxes": boxes}
 
 
-def patterns(rows: Rows, shape: Sequence[int], title: str, caption: str) -> Pictures | None:
-    """Figure 18: connections that leave each pixel, at several epochs; None where none were kept."""
-    found = [
+def patterns(rows: Rows, title: str, caption: str) -> Pictures | None:
+    """Figure 18: connections that leave each pixel of a square image, at several epochs; None where none were
+    kept."""
+    found: list[Any] = [
         {
             "name": f"{text(r['sparsity'])}, epoch {r['epoch']}",
             "values": [float(c) for c in r["counts"].split()],
@@ -175,9 +204,8 @@ def patterns(rows: Rows, shape: Sequence[int], title: str, caption: str) -> Pict
     ]
     if not found:
         return None
-    size = shape[0] * shape[1]
-    made: Any = [f for f in found if len(f["values"]) == size]
-    return {"kind": "pictures", "title": title, "caption": caption, "shape": list(shape), "pictures": made}
+    side = math.isqrt(len(found[0]["values"]))
+    return {"kind": "pictures", "title": title, "caption": caption, "shape": [side, side], "pictures": found}
 
 
 def rule_table(rows: Rows, title: str, note: str, **how: Unpack[How]) -> Table:
