@@ -106,5 +106,21 @@ def test_connections_of_the_pattern_are_those_of_the_first_layer(rows: Rows) -> 
 
 
 def test_interest_makes_exd_fall_as_far_as_in_500_epochs() -> None:
-    interest = float(datasets.SMALL["interest"])
-    assert (1 - interest) ** datasets.SMALL["epochs"] == pytest.approx(0.99**500, rel=0.05)
+    for epochs in (25, 40):
+        assert (1 - datasets._interest(epochs)) ** epochs == pytest.approx(0.99**500, rel=0.05)
+
+
+def test_every_rate_of_every_preset_is_one() -> None:
+    for preset in STUDY.presets.values():
+        for cell in STUDY.cells(preset.settings):
+            if cell.step is common.training:
+                assert common.recipe_of(cell.config).epochs == cell.config["epochs"]
+
+
+def test_sets_with_and_without_dropout_are_kept_apart(rows: Rows) -> None:
+    lines = [{**r, "data.name": "orl", "dropout": 0.0} for r in rows.rows]
+    lines += [{**r, "data.name": "orl", "dropout": 0.3} for r in rows.rows]
+    table = STUDY.report(Rows(lines, rows.results, "small"))["tables"][0]
+    assert {row[0] for row in table["rows"]} == {"ORL", "ORL, dropout 0.3"}
+    claim = next(c for c in STUDY.claims if c.text == "ORL: EXD is slightly better than SET")
+    assert len(claim.better(Rows(lines, [], "small"))) == 2  # type: ignore[union-attr]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -188,7 +189,7 @@ def _table(name: str, **settings: Any) -> Row:
 
 def _interest(epochs: int) -> float:
     """What lets EXD's rate fall in so many epochs as far as 0.01 does in the thesis's 500."""
-    return round(1 - 0.99 ** (500 / epochs), 4)
+    return round(1 - math.pow(0.99, 500 / epochs), 4)
 
 
 SMALL = BASE | {
