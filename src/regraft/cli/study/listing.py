@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from regraft.cli.common import console, json_option, table, write_json
+from regraft.cli.common import console, json_option, write_json
+from regraft.data.embedded import LOADERS
 from regraft.studies.catalogue import named, names
 from regraft.studies.run.folder import MARK, Folder
 from regraft.studies.study import Study, in_order
@@ -21,22 +22,20 @@ def command(folder: Path, json_path: str | None) -> None:
     done = Folder(folder).done() if (folder / MARK).exists() else set()
     found = [named(name) for name in names()]
     shown = console(json_path)
-    lines = table("Study", "Reproduces", "Preset", "Cells", "Done", "Cost", "Data")
-    for column in lines.columns[1:]:
-        column.justify = "left"
     figures = []
     for study in found:
-        for i, (name, preset) in enumerate(study.presets.items()):
+        # a block each: a table would cut the names on a narrow terminal
+        shown.print(f"[bold]{study.name}[/bold]  {study.title}\n  reproduces {study.reproduces}")
+        for name, preset in study.presets.items():
             keys = {c.key for c in in_order(study.cells(preset.settings))}
             there = len(keys & done)
-            lines.add_row(
-                study.name if i == 0 else "", study.reproduces if i == 0 else "", name, f"{len(keys):,}",
-                f"{there:,}" if there else "-", preset.cost, ", ".join(preset.data) or "embedded",
-                end_section=i == len(study.presets) - 1,
-            )  # fmt: skip
+            part = f", {there:,} done" if there else ""
+            files = [name for name in preset.data if name not in LOADERS]
+            needs = f", needs {', '.join(files)}" if files else ""
+            shown.print(f"    {name:<6} {len(keys):>7,} cells{part}, {preset.cost}{needs}")
             figures.append(described(study, name, len(keys), there))
-    shown.print(lines)
-    shown.print(f"\nRun one with `regraft study run {names()[0]} --preset small`.")
+        shown.print()
+    shown.print(f"Run one with `regraft study run {names()[0]} --preset small`.")
     write_json(json_path, {"studies": figures})
 
 
