@@ -42,7 +42,9 @@ def find(text: str) -> Study:
     """
     path, wanted = _split(text)
     if path.suffix in YAML:
-        raise InputError(f"'{path}' is YAML, which is not read yet: name a Python file")
+        from regraft.studies.grid import read_grid  # needs torch, as no other study here does
+
+        return read_grid(path)
     found = _studies(_module(path))
     if not found:
         raise InputError(
