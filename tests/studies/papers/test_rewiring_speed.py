@@ -6,6 +6,7 @@ import torch
 from regraft.report.schema import check
 from regraft.studies.papers import rewiring_common as common
 from regraft.studies.papers import rewiring_speed as speed
+from regraft.studies.papers import rewiring_timing as timing
 from regraft.studies.run.folder import Folder
 from regraft.studies.run.here import run_here
 from regraft.studies.study import Rows, Work
@@ -26,15 +27,15 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
 
 
 def test_masked_and_sparse_networks_compute_the_same() -> None:
-    found = speed.networks(TINY)
+    found = timing.networks(TINY)
     x = torch.randn(7, 12, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(found["masked"](x), found["sparse"](x))
     assert not torch.allclose(found["dense"](x), found["sparse"](x))
 
 
 def test_masks_keep_their_zeros_through_training() -> None:
-    model = speed.networks(TINY)["masked"]
-    layer = next(m for m in model.modules() if isinstance(m, speed.Masked))
+    model = timing.networks(TINY)["masked"]
+    layer = next(m for m in model.modules() if isinstance(m, timing.Masked))
     model(torch.ones(2, 12)).sum().backward()
     assert layer.weight.grad is not None
     assert bool((layer.weight.grad[layer.mask == 0] == 0).all())
@@ -42,7 +43,7 @@ def test_masks_keep_their_zeros_through_training() -> None:
 
 def test_sparse_memory_is_a_fraction_and_masks_add_to_the_dense_one() -> None:
     config = {**TINY, "sizes": [200, 300, 10], "epsilon": 1}
-    made = speed.timing.run(Work(config)).rows
+    made = timing.timing.run(Work(config)).rows
     memory = {r["way"]: r for r in made if r["kind"] == "memory"}
     dense = memory["dense"]
     assert dense["bytes"] == 4 * dense["parameters"]
@@ -78,9 +79,19 @@ def test_an_epoch_is_its_steps_and_a_change() -> None:
 def test_the_report_is_whole(rows: Rows) -> None:
     assert rows.missing == 0
     made = check(STUDY.report(rows))
-    assert [f["kind"] for f in made["figures"]] == ["bars", "bars", "bars", "lines", "boxes", "pictures"]
+    kinds = ["bars", "bars", "bars", "lines", "boxes", "lines", "pictures"]
+    assert [f["kind"] for f in made["figures"]] == kinds
     assert [row[0] for row in made["tables"][1]["rows"]] == list(common.METHODS)
     assert "times less memory" in made["summary"]
+
+
+def test_accuracy_is_shown_against_density_up_to_the_dense_network(rows: Rows) -> None:
+    (series,) = STUDY.report(rows)["figures"][5]["series"]  # type: ignore[typeddict-item]
+    assert series["x"] == sorted(series["x"])
+    assert len(series["x"]) == 3
+    assert series["x"][-1] == 1.0
+    # other densities of SET are no samples of SET
+    assert len(common.of("accuracy", "SET")(rows)) == 2
 
 
 def test_sizes_of_the_thesis_s_network() -> None:

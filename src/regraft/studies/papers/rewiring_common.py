@@ -60,9 +60,12 @@ def rate_of(method: str, interest: float) -> str:
     >>> rate_of("EXD", 0.01), rate_of(FAST, 0.01), rate_of("SET", 0.01)
     ('exd:start=0.3,interest=0.01', 'exd:start=0.3,interest=0.12', 'constant')
     """
-    rates = {"SET": "constant", FIXED: "constant:value=0", FAST: f"exd:start=0.3,interest={12 * interest:g}"}
-    if method == "EXD":
-        return f"exd:start=0.3,interest={interest}"
+    if method.startswith("SET"):  # at any density
+        return "constant"
+    rates = {
+        "EXD": f"exd:start=0.3,interest={interest}", FIXED: "constant:value=0",
+        FAST: f"exd:start=0.3,interest={12 * interest:g}",
+    }  # fmt: skip
     return rates.get(method, method.lower())
 
 
