@@ -27,7 +27,7 @@ def test_smoke_reaches_the_report(rows: Rows) -> None:
     assert rows.missing == 0
     assert "points beside one whose topology does not change" in results["summary"]
     assert [f["kind"] for f in results["figures"]] == ["boxes", "bars", "lines", "bars"]
-    assert len(results["tables"][0]["rows"]) == len(growth.FEW)
+    assert len(results["tables"][0]["rows"]) == len(growth.FEW) + 2
     assert len(verdicts(STUDY, rows)) == len(STUDY.claims)
 
 

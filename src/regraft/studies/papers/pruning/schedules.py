@@ -197,7 +197,7 @@ STUDY = Study(
     presets={
         "smoke": Preset({**SMOKE, "compared": [0], "grid": [[0.1, [0]], [0.5, [0]]]}, "4 s"),
         "small": Preset(
-            {**SMALL, "compared": [0, 1, 2], "grid": [[0.005, [0, 1, 2]]]},
+            {**SMALL, "compared": [0, 1], "grid": [[0.005, [0, 1]]]},
             "6 min",
             data=("mnist",),
             comparable=True,
