@@ -212,7 +212,7 @@ def make_figures() -> list[dict[str, Any]]:
             "kind": "boxes", "title": "Distances", "caption": "By rule.", "y": "NNSTD to a parent",
             "boxes": [
                 report.box(r, [rng.gauss(0.5, 0.05) for _ in range(30)])
-                for r in [*RULES, "with normalised rows"]
+                for r in [*RULES, "magnitude with normalised rows"]
             ],
             "levels": [{"name": "expected", "value": 0.6}],
         },

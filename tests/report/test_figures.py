@@ -60,7 +60,7 @@ def test_up_to_32_lines_differ_by_colour_and_dashes() -> None:
     figure = {"kind": "lines", "title": "", "caption": "", "x": "", "y": "", "series": series}
     legend = drawn(figure).legend
     assert len({(k.series, k.dashes) for k in legend}) == 32
-    assert "16 more in the legend" in report.render({"figures": [figure]})
+    assert "20 more in the legend" in report.render({"figures": [figure]})
 
 
 def test_a_logarithmic_axis_has_plain_numbers(figures: list[dict[str, Any]]) -> None:

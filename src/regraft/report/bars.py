@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
 TALLEST = 14.0
 """Inches of the longest chart."""
+
+NAME, WRAPPED = 24, 20
+"""Letters of a line of a name; more names than these have one line each."""
+
+TWO_LINES = 0.42
+"""Inches that a name of two lines needs."""
 
 LEAST_ROOM = 0.13
 """Inches that a bar needs for its number."""
@@ -87,6 +94,7 @@ def boxes(part: Boxes, name: str) -> Chart:
         ax.set_xlabel(part["y"])
         linear_axis(ax.xaxis)
 
+    room = TWO_LINES if any("\n" in n for n in _wrapped([b["name"] for b in found])) else 0.32
     rows = [
         [b["name"], b["n"], *(plain(b[k]) for k in ("low", "q1", "median", "q3", "high", "mean"))]
         for b in found
@@ -95,7 +103,7 @@ def boxes(part: Boxes, name: str) -> Chart:
     return Chart(
         part["title"],
         part["caption"],
-        svg.draw(name, paint, min(0.8 + 0.32 * len(found), TALLEST), label),
+        svg.draw(name, paint, min(0.8 + room * len(found), TALLEST), label),
         {"title": f"{part['title']}: {part['y']}", "columns": columns, "rows": rows},
         [
             Key("middle half", 1, shape="bar"), Key("median", 0, shape="tick"), Key("mean", 2, shape="D"),
@@ -108,7 +116,10 @@ def _draw(
     name: str, label: str, groups: Sequence[str], sets: Sequence[BarSet], axis: str, *, log: bool = False
 ) -> str:
     count = max(len(groups) * len(sets), 1)
-    height = min(0.9 + 0.2 * count + 0.1 * len(groups), TALLEST)
+    room = 0.2 * len(sets) + 0.1
+    if any("\n" in name for name in _wrapped(groups)):
+        room = max(room, TWO_LINES)
+    height = min(0.9 + room * len(groups), TALLEST)
     written = number if (height - 0.9) / count >= LEAST_ROOM else None
 
     def paint(figure: Figure) -> None:
@@ -163,8 +174,19 @@ def _pairs(one: BarSet) -> list[tuple[float | None, float | None]]:
     return list(zip(one["values"], one.get("spread", [None] * len(one["values"])), strict=True))
 
 
+def _wrapped(names: Sequence[str]) -> list[str]:
+    """Long names in two lines where there are few, cut where that is not enough."""
+    most = 2 if len(names) <= WRAPPED else 1
+    found = []
+    for name in names:
+        lines = textwrap.wrap(name, NAME)
+        fits = len(lines) <= most and all(len(line) <= NAME for line in lines)
+        found.append("\n".join(lines) if fits else short(name, NAME))
+    return found
+
+
 def _names(ax: Axes, names: Sequence[str]) -> None:
-    ax.set_yticks(range(len(names)), labels=[short(n, 24) for n in names])
+    ax.set_yticks(range(len(names)), labels=_wrapped(names))
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)

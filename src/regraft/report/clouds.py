@@ -90,6 +90,9 @@ def ellipses(part: Ellipses, name: str) -> Chart:
         (left, right), (bottom, top) = (_span([_reach(c, k) for c in clouds]) for k in (0, 1))
         values = [level["value"] for level in levels]
         bottom, top = _span([(bottom, top), *((v, v) for v in values)], margin=0.03 if values else 0.0)
+        if "%" in part["y"] and all(_within(c, 0, 100) for c in clouds):
+            # an ellipse may reach beyond what a share can be; the axis need not
+            bottom, top = max(bottom, -2), min(top, 102)
         ax.set_xlim(left, right)
         ax.set_ylim(bottom, top)
         ax.set_xlabel(part["x"])
@@ -126,13 +129,15 @@ def _row(cloud: Ellipse) -> list[str | int]:
 
 
 def _reach(cloud: Ellipse, axis: int) -> tuple[float, float]:
-    """How far a cloud reaches on an axis: two standard deviations, but not beyond its points' range."""
+    """How far a cloud is drawn on an axis: two standard deviations, or its mean alone."""
     mean = cloud["mean"][axis]
     half = 2 * math.sqrt(max(cloud["covariance"][axis][axis], 0.0)) if cloud["n"] >= FEWEST else 0.0
-    low, high = mean - half, mean + half
-    if "low" in cloud and "high" in cloud:
-        low, high = max(low, cloud["low"][axis]), min(high, cloud["high"][axis])
-    return min(low, mean), max(high, mean)
+    return mean - half, mean + half
+
+
+def _within(cloud: Ellipse, low: float, high: float) -> bool:
+    """Whether all points are known to lie between these heights."""
+    return "low" in cloud and "high" in cloud and low <= cloud["low"][1] and cloud["high"][1] <= high
 
 
 def _span(ranges: Sequence[tuple[float, float]], margin: float = 0.07) -> tuple[float, float]:

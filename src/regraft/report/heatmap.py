@@ -21,6 +21,10 @@ MOST_COLUMNS = 8
 """More cells in a row have no room for their numbers; a colour bar stands beside them instead."""
 
 
+MOST_ROWS = 12
+"""More rows are less tall."""
+
+
 def grid(part: Grid, metric: str, limits: tuple[float, float], name: str) -> Chart:
     """Weight rule x bias rule as a heatmap with the number in each cell.
 
@@ -73,6 +77,7 @@ def matrix(part: Heatmap, name: str) -> Chart:
         f"Heatmap: {part['unit']} of {len(rows)} by {len(columns)} ({part['row']} by {part['column']}); "
         f"highest {number(high[0])} at {high[1]}, {high[2]}; lowest {number(low[0])} at {low[1]}, {low[2]}."
     )
+    unit = f"({part['unit']})" if part["unit"] else ""
     limits = part.get("limits", [low[0], high[0]])
 
     def paint(figure: Figure) -> None:
@@ -83,7 +88,7 @@ def matrix(part: Heatmap, name: str) -> Chart:
 
     return Chart(
         part["title"],
-        f"{part['caption']} {part['unit']}; the brighter, the higher.",
+        " ".join(filter(None, [part["caption"], "The brighter, the higher", unit])) + ".",
         svg.draw(name, paint, min(_height(rows, columns) + 0.25, 14.0), label),
         {
             "title": f"{part['title']}: {part['unit']}",
@@ -150,7 +155,7 @@ def _slanted(columns: Sequence[str]) -> bool:
 def _height(rows: Sequence[str], columns: Sequence[str]) -> float:
     """Inches that a heatmap needs, with room for slanted names."""
     names = 0.055 * max(len(short(c)) for c in columns) if _slanted(columns) else 0.0
-    cell = 0.42 if len(columns) <= MOST_COLUMNS else 0.26
+    cell = 0.26 if len(columns) > MOST_COLUMNS else 0.42 if len(rows) <= MOST_ROWS else 0.3
     return 0.7 + cell * len(rows) + names
 
 

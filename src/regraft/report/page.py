@@ -20,7 +20,7 @@ from regraft.report.schema import Grid, Marked, Number, Results, Table
 MADE = "How it was made"
 """The heading of the last section."""
 
-MOST_KEYS = 16
+MOST_KEYS = 12
 """Entries of a legend that are shown; more are folded away."""
 
 MOST_ROWS = 40
