@@ -1,7 +1,9 @@
 """Grids in YAML: what they train, what they show, and how mistakes in them are told."""
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -287,3 +289,12 @@ def test_defaults_are_those_of_the_recipe(write):
     expected = replace(Recipe(), model="mlp:in-8-classes").resolved()
     assert {k: config[k] for k in expected} == expected
     assert (config["data"], config["data_seed"]) == ("digits", 0)
+
+
+def test_the_grid_on_the_page_works(write):
+    page = (Path(__file__).parents[3] / "docs" / "studies" / "own.md").read_text()
+    text = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1]
+    study = named(str(write(text)))
+    assert {name: len(list(study.cells(p.settings))) for name, p in study.presets.items()} == {
+        "smoke": 24, "small": 60, "paper": 120,
+    }  # fmt: skip
