@@ -70,6 +70,21 @@ def test_a_step_is_found_again_in_this_and_in_another_process(tmp_path):
     assert said.stdout == "own.mine.double [{'value': 42}]\n"
 
 
+def test_copies_of_a_file_are_loaded_once(tmp_path):
+    step = next(iter(own.find(str(write(tmp_path / "mine.py"))).cells({"n": 1}))).step
+    module = step.place[0].replace("mine_", "mine_0")  # as another machine calls it
+    before = len(sys.path)
+    copies = [
+        own.resolve_step(module, "double", str(write(tmp_path / d / "mine.py"))) for d in ("a", "b", "c")
+    ]
+    assert copies[0] is copies[1] is copies[2]
+    assert copies[0].name == step.name
+    assert len(sys.path) == before + 1
+    # another text under the same name is no copy
+    changed = write(tmp_path / "d" / "mine.py", FILE.replace("2 * work", "3 * work"))
+    assert own.resolve_step(module, "double", str(changed)).run(Work({"x": 2})).rows == [{"value": 6}]
+
+
 def test_the_same_file_run_as_a_program_gives_the_same_steps(tmp_path):
     text = FILE + (
         "if __name__ == '__main__':\n"

@@ -21,7 +21,8 @@ from regraft.errors import FileError, InputError, suggest
 from regraft.studies.study import OWN, Step, Study
 
 PYTHON, YAML = (".py",), (".yaml", ".yml")
-_READ: dict[str, tuple[int, int]] = {}
+_READ: dict[str, tuple[Path, bytes]] = {}
+"""Name of each module that was loaded here, to its file and what stood in it."""
 
 
 def is_path(text: str) -> bool:
@@ -89,15 +90,15 @@ def source(step: Step) -> str | None:
     if module is None or file is None:
         return None
     path = Path(file).resolve()
-    beside = {Path(own).parent for own in _READ}
+    beside = {own.parent for own, _ in _READ.values()}
     if module.__name__ == "__main__" or module.__name__.startswith(f"{OWN}.") or path.parent in beside:
         return str(path)
     return None
 
 
-@functools.cache
+@functools.lru_cache(maxsize=256)
 def resolve_step(module: str, qualname: str, path: str | None = None) -> Step:
-    """A step by its ``place`` and its ``source``, in any process.
+    """A step by its ``place`` and its ``source``, in any process; the file may be a copy that lies elsewhere.
 
     Raises:
         FileError: the file is missing on this machine.
@@ -120,8 +121,10 @@ def _import(module: str, path: str | None) -> ModuleType:
         loaded = sys.modules[module]
         if path is None or getattr(loaded, "__file__", None) == path:
             return loaded
-    if path is not None and (module == "__main__" or module.startswith(f"{OWN}.")):
+    if path is not None and module == "__main__":
         return _module(Path(path))
+    if path is not None and module.startswith(f"{OWN}."):
+        return _module(Path(path), module)
     if path is not None:  # a module that lies beside the user's file
         _let_import_from(Path(path).parent)
     try:
@@ -149,16 +152,15 @@ def _studies(module: ModuleType) -> dict[str, Study]:
     return found
 
 
-def _module(path: Path) -> ModuleType:
+def _module(path: Path, name: str | None = None) -> ModuleType:
     """The file as a module, loaded again only where it has changed."""
     path = path.resolve()
     try:
-        text, now = path.read_bytes(), path.stat()
+        text = path.read_bytes()
     except OSError as error:
         raise FileError(f"cannot read '{path}': {error.strerror}; check the path of the study") from error
-    name = module_name(path)
-    version = (now.st_mtime_ns, now.st_size)
-    if name in sys.modules and _READ.get(str(path)) == version:
+    name = name or module_name(path)
+    if name in sys.modules and name in _READ and _READ[name][1] == text:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None:
@@ -172,7 +174,7 @@ def _module(path: Path) -> ModuleType:
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise InputError(_told(path, error)) from error
-    _READ[str(path)] = version
+    _READ[name] = (path, text)
     return module
 
 
