@@ -92,7 +92,7 @@ def _claims() -> list[Claim]:
     return [
         Number("millions of parameters of the dense network", source, 51.2, 0.05,
                size("dense_parameters", 1e-6), unit="", comparable=deep),
-        # positions drawn with replacement coincide, as on the other networks
+        # the thesis rounds, and may count the biases or the full output layer otherwise
         Number("thousands of parameters of a sparse network", source, 650, 32.5, size("parameters", 1e-3),
                unit="", comparable=deep),
         Number("compression", source, 78.7, 3.9, size("compression"), unit="x", comparable=deep),
@@ -227,7 +227,7 @@ STUDIES = [
             "Preset small's first epochs have the rates of the first 30 of 500, but epochs of 5 steps "
             "instead of 600: the plateau lasts about 80 steps here, and changes of topology shall fall into "
             "it.",
-            "Images are divided by their largest value there: standardised ones leave no plateau at all.",
+            "Images are divided by their largest value there: standardised ones leave a shorter plateau.",
             "The data, the dropout and the learning rate are the thesis's; initial values are as wide as in "
             "SET's published code.",
         ),
