@@ -106,7 +106,7 @@ def test_connections_of_the_pattern_are_those_of_the_first_layer(rows: Rows) -> 
 
 
 def test_interest_makes_exd_fall_as_far_as_in_500_epochs() -> None:
-    for epochs in (25, 40):
+    for epochs in (16, 40):
         assert (1 - datasets._interest(epochs)) ** epochs == pytest.approx(0.99**500, rel=0.05)
 
 

