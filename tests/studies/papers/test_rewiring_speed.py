@@ -97,5 +97,7 @@ def test_accuracy_is_shown_against_density_up_to_the_dense_network(rows: Rows) -
 def test_sizes_of_the_thesis_s_network() -> None:
     settings = STUDY.presets["paper"].settings
     timing = next(iter(STUDY.cells(settings)))
+    small = next(iter(STUDY.cells(STUDY.presets["small"].settings)))
+    assert timing.config == small.config  # the rates of 500 epochs, whatever is trained
     assert timing.config["sizes"] == [784, 4000, 1000, 4000, 10]
     assert timing.config["batch_size"] == 100

@@ -20,8 +20,7 @@ TIMES = {"train_ms": "training step", "one_ms": "inference of one sample",
 
 def cells(settings: Mapping[str, Any]) -> Iterable[Cell]:
     """The cells of a preset: timings, and a training for each method and seed."""
-    names = ("epsilon", "interest", "dropout")
-    timed = {**{n: settings[n] for n in names}, **settings["timing"]}
+    timed = {**{n: settings[n] for n in ("epsilon", "dropout")}, **settings["timing"]}
     timed["sizes"] = [settings["sizes"][0], *settings["hidden"], settings["sizes"][1]]
     for repeat in range(settings["repeats"]):
         yield Cell(timing, {**timed, "repeat": repeat})
@@ -211,7 +210,7 @@ def _methods_table(rows: Rows, epochs: Mapping[str, float]) -> Any:
 BASE: Row = {"sizes": [784, 10], "hidden": [4000, 1000, 4000], "epsilon": 20, "dropout": 0.3, "lr": 0.01,
              "interest": 0.01, "epochs": 500, "batch_size": 100, "seeds": 3, "epsilons": [5, 80],
              "repeats": 5,
-             "timing": {"batch_size": 100, "rounds": 9, "changes": 3, "epochs": 500}}  # fmt: skip
+             "timing": {"batch_size": 100, "rounds": 9, "changes": 3, "epochs": 500, "interest": 0.01}}  # fmt: skip
 FASHION = {"data": {"name": "fashion-mnist"}}
 SMALL: Row = {
     **BASE, "data": {"name": "fashion-mnist", "per_class": 100, "test_per_class": 100}, "batch_size": 25,
@@ -220,7 +219,7 @@ SMALL: Row = {
 SMOKE: Row = {
     **BASE, "sizes": [64, 10], "hidden": [80, 20, 80], "epsilon": 4, "epsilons": [2], "epochs": 3,
     "data": {"name": "digits", "per_class": 20, "test_per_class": 20}, "batch_size": 20, "seeds": 2,
-    "timing": {"batch_size": 20, "rounds": 2, "changes": 1, "epochs": 500}, "repeats": 2,
+    "timing": {"batch_size": 20, "rounds": 2, "changes": 1, "epochs": 500, "interest": 0.01}, "repeats": 2,
 }  # fmt: skip
 
 STUDIES = [
