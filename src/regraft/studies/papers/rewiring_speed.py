@@ -210,7 +210,8 @@ def _methods_table(rows: Rows, epochs: Mapping[str, float]) -> Any:
 BASE: Row = {"sizes": [784, 10], "hidden": [4000, 1000, 4000], "epsilon": 20, "dropout": 0.3, "lr": 0.01,
              "interest": 0.01, "epochs": 500, "batch_size": 100, "seeds": 3, "epsilons": [5, 80],
              "repeats": 5,
-             "timing": {"batch_size": 100, "rounds": 9, "changes": 3, "epochs": 500, "interest": 0.01}}  # fmt: skip
+             "timing": {"batch_size": 100, "rounds": 9, "changes": 3, "epochs": 500,
+                        "interest": 0.01}}  # fmt: skip
 FASHION = {"data": {"name": "fashion-mnist"}}
 SMALL: Row = {
     **BASE, "data": {"name": "fashion-mnist", "per_class": 100, "test_per_class": 100}, "batch_size": 25,
