@@ -39,8 +39,8 @@ def on(score: str, init: str = STANDARD) -> Method:
 def cells(settings: Mapping[str, Any]) -> list[Cell]:
     """Whole networks and tickets from all initial values."""
     return [
-        *(m.dense(settings, seed, init) for seed in settings["dense"] for init in STARTS),
         *m.cells(settings, METHODS),
+        *(m.dense(settings, seed, init) for seed in settings["dense"] for init in STARTS),
     ]
 
 
@@ -156,9 +156,7 @@ STUDY = Study(
     cells=cells,
     presets={
         "smoke": Preset({**SMOKE, "dense": [0, 1], "grid": [[0.1, [0, 1]]]}, "4 s"),
-        "small": Preset(
-            {**SMALL, "dense": [0], "grid": [[0.005, [0, 1]]]}, "8 min", data=("mnist",), comparable=True
-        ),
+        "small": Preset({**SMALL, "dense": [0]}, "8 min", data=("mnist",), comparable=True),
         "paper": Preset({**PAPER, "dense": [0, 1, 2]}, "a day", data=("mnist",), comparable=True),
     },
     claims=_claims(),
