@@ -118,6 +118,7 @@ def merge_grid(
         unions = {n: Union.of(layer, models) for n, layer in layers.items() if layer.kind == "weight"}
         merged = {name: union.merged(rules, seed) for name, union in unions.items()}
         offsets = _biases(models, [x for x in chain if isinstance(x, _Linear)], biases, seed)
+    test = test.to("cpu")
     inputs = [test.x[i : i + SAMPLES].flatten(1).t().contiguous() for i in range(0, len(test), SAMPLES)]
     found = []
     for way in then:

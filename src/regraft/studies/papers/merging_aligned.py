@@ -378,8 +378,9 @@ STUDIES = [
         cells,
         {
             "smoke": Preset(SMOKE, "5 s", ("digits",)),
-            "small": Preset(SMALL, "6 min", ("fashion-mnist",), comparable=True),
-            "paper": Preset(PAPER, "days", ("fashion-mnist",), comparable=True),
+            "small": Preset(SMALL, "8 min after merging-phase-2", ("fashion-mnist",), comparable=True),
+            "paper": Preset(PAPER, "10 h after merging-phase-2, "
+                                   "estimated", ("fashion-mnist",), comparable=True),
         },
         [*_numbers(), *_orders()],
         report,

@@ -356,8 +356,8 @@ STUDIES = [
         cells,
         {
             "smoke": Preset(SMOKE, "3 s", ("digits",)),
-            "small": Preset(SMALL, "8 min", ("fashion-mnist",), comparable=True),
-            "paper": Preset(PAPER, "1 h", ("fashion-mnist",), comparable=True),
+            "small": Preset(SMALL, "10 min", ("fashion-mnist",), comparable=True),
+            "paper": Preset(PAPER, "1 h, estimated", ("fashion-mnist",), comparable=True),
         },
         [*_numbers(), *_orders()],
         report,

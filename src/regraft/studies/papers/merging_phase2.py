@@ -254,8 +254,8 @@ STUDIES = [
         cells,
         {
             "smoke": Preset(SMOKE, "5 s", ("digits",)),
-            "small": Preset(SMALL, "25 min", ("fashion-mnist",), comparable=True),
-            "paper": Preset(PAPER, "a day", ("fashion-mnist",), comparable=True),
+            "small": Preset(SMALL, "15 min", ("fashion-mnist",), comparable=True),
+            "paper": Preset(PAPER, "2 h, estimated", ("fashion-mnist",), comparable=True),
         },
         CLAIMS,
         report,

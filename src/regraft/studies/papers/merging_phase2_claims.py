@@ -99,8 +99,9 @@ def distances() -> list[Claim]:
         lambda rows: {k: v for k, v in _nnstd(rows, KEEPING).items() if k[0] > 0}, unit="",
     ))  # fmt: skip
     found.append(Order(
-        "parents trained on the same data are nearer to each other than chance", "thesis 1, section 7.8.1",
-        lambda rows: _between(rows, "expected_nnstd"), lambda rows: _between(rows, "nnstd"), unit="",
+        "parents trained on the same data are nearer to each other than chance (by a tenth of the distance "
+        "that this is to explain)", "thesis 1, section 7.8.1", lambda rows: _between(rows, "expected_nnstd"),
+        lambda rows: _between(rows, "nnstd"), least=0.03, unit="",
     ))  # fmt: skip
     for near, far in (("magnitude", ("addition",)), ("magnitude", ("average",)), ("addition", ("random",)),
                       ("average", ("random",))):  # fmt: skip
