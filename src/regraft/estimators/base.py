@@ -117,7 +117,7 @@ class SparseMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no typ
         data = self._data(x, target, None)
         if new or self._stream is None:
             seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-            lr = options.learning_rate(self.learning_rate_init, self.optimizer, x)
+            lr = options.learning_rate(self.learning_rate_init, self.optimizer, self._loss, x)
             self._stream = stream.Stream(seed, lr)
         recipe = options.recipe(
             params, loss=self._loss, samples=len(x), lr=self._stream.lr, seed=self._stream.seed
@@ -159,7 +159,7 @@ class SparseMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no typ
         return Data("samples", train, test, names, validation)
 
     def _train(self, data: Data, seed: int, start: nn.Module | None = None) -> Trained:
-        lr = options.learning_rate(self.learning_rate_init, self.optimizer, data.train.x)
+        lr = options.learning_rate(self.learning_rate_init, self.optimizer, self._loss, data.train.x)
         recipe = options.recipe(
             self.get_params(deep=False), loss=self._loss, samples=len(data.train), lr=lr, seed=seed
         )

@@ -38,8 +38,8 @@ class SparseMLPClassifier(ClassifierMixin, SparseMLP):  # type: ignore[misc]
         learning_rate: its schedule over ``max_iter`` epochs: ``"constant"``, ``"cosine"``, ``"linear"``,
             ``"exponential"`` or ``"step"``, with options as in ``train.schedule_by_name``.
         learning_rate_init: where it begins. ``"auto"``: 0.001 for other optimizers than sgd; for sgd
-            0.05 / max(1, m), where m is the mean of x^2 over samples and features, and a training that
-            diverges all the same begins anew with a quarter of it, with a warning.
+            0.05 / max(1, m) (of numbers 0.02), where m is the mean of x^2 over samples and features, and a
+            training that diverges all the same begins anew with a quarter of it, with a warning.
         momentum: of sgd and rmsprop, in [0, 1); the others do not look at it.
         alpha: weight decay, 0 or more, as torch's optimizers have it.
         batch_size: samples a step; ``"auto"``: 50, or all where there are fewer.
@@ -50,8 +50,8 @@ class SparseMLPClassifier(ClassifierMixin, SparseMLP):  # type: ignore[misc]
             sample and of numbers: the loss); the network of the best epoch is what stays.
         validation_fraction: how many, a share in (0, 1).
         n_networks: train so many networks, from other initial values and topologies, and merge them into one
-            of the same size and density: the units that say most of each, and a last layer fitted to what the
-            networks say together. Training takes so many times longer, prediction does not.
+            of the same size and density: the units that say most of each, and a last layer chosen and fitted
+            to say what the networks say together. Training takes so many times longer, prediction does not.
         warm_start: let ``fit`` go on from the network there is, as one network.
         random_state: a seed, a ``RandomState``, or None for numpy's global one. The same seed gives the same
             network.
@@ -104,7 +104,7 @@ class SparseMLPClassifier(ClassifierMixin, SparseMLP):  # type: ignore[misc]
             ValueError: as ``fit``; no ``classes`` at the first call, other ones later, or labels that are not
                 among them.
         """
-        new = not hasattr(self, "classes_")
+        new = not hasattr(self, "module_")
         if new and classes is None:
             raise InputError("the first call of partial_fit needs all classes there will be: pass classes=")
         if classes is not None:

@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
 from regraft.data import Data, Split
+from regraft.errors import InputError
 from regraft.layers import SparseLinear
 from regraft.merging import Ensemble, select_neurons
 from regraft.merging.neurons import readout_sums, refit_readout
@@ -41,15 +42,17 @@ def train(
         start: makes the network to train on; default: a new one.
 
     Raises:
-        Diverged: it diverged, with ``retry`` five times.
-        InputError, MismatchError: as ``train_recipe``.
+        InputError: it diverged, with ``retry`` five times; otherwise as ``train_recipe``.
+        MismatchError: as ``train_recipe``.
     """
     for left in reversed(range(TRIES if retry else 1)):
         model = build_model(recipe, data) if start is None else start()
         try:
             return train_recipe(recipe, data, model=model, callbacks=callbacks())
-        except Diverged:
-            if left == 0:
+        except InputError as error:
+            # a change of the topology may come upon the NaN before the next loss does
+            diverged = isinstance(error, Diverged) or not _finite(model)
+            if left == 0 or not diverged:
                 raise
             assert recipe.lr is not None
             slower = recipe.lr / SLOWER
@@ -63,12 +66,18 @@ def train(
     raise AssertionError("unreachable")
 
 
+def _finite(model: nn.Module) -> bool:
+    return all(bool(torch.isfinite(p).all()) for p in model.parameters())
+
+
 def merge(networks: Sequence[nn.Module], samples: Split) -> nn.Module:
     """Networks of the same samples as one of their size and density: the units that say most, whole
-    (``select_neurons``), and a last layer fitted to what the networks say together (``refit_readout``)."""
+    (``select_neurons``), and a last layer whose connections are chosen anew and fitted to what the networks
+    say together (``refit_readout``)."""
     batches = list(zip(torch.split(samples.x, AT_ONCE), torch.split(samples.y, AT_ONCE), strict=True))
     merged = select_neurons(networks, Probe(batches=batches))
-    return refit_readout(merged, [readout_sums(merged, batches, teacher=Ensemble(networks))])
+    sums = readout_sums(merged, batches, teacher=Ensemble(networks))
+    return refit_readout(merged, [sums], choose=True)
 
 
 def linear_layers(model: nn.Module) -> list[SparseLinear]:

@@ -14,8 +14,9 @@ from regraft.errors import InputError, check_density
 from regraft.train import Recipe
 
 LARGEST_BATCH = 50  # of batch_size="auto"
-SGD_LR = 0.05
-"""Learning rate of ``learning_rate_init="auto"`` for sgd and samples whose mean square is 1 or less."""
+SGD_LR = {"cross-entropy": 0.05, "bce": 0.05, "mse": 0.02}
+"""Learning rate of ``learning_rate_init="auto"`` for sgd and samples whose mean square is 1 or less. The
+gradient of the squared error is not bounded as that of the others is, and diverged at 0.05."""
 
 USES_MOMENTUM = ("sgd", "rmsprop")
 
@@ -118,18 +119,17 @@ def batch_size(value: Any, samples: int) -> int:
     return min(LARGEST_BATCH if value == "auto" else int(value), samples)
 
 
-def learning_rate(value: Any, optimizer: str, x: Tensor) -> float:
+def learning_rate(value: Any, optimizer: str, loss: str, x: Tensor) -> float:
     """``learning_rate_init`` as a number.
 
-    ``"auto"`` is 0.001 for the optimizers that scale each step themselves, and for sgd 0.05 / max(1, m) where
-    m is the mean of x^2: the gradient's Lipschitz constant grows with m, so samples in other units do not
-    make it diverge.
+    ``"auto"`` is 0.001 for the optimizers that scale each step themselves, and for sgd that of
+    ``SGD_LR`` / max(1, m) where m is the mean of x^2, with which the gradient's Lipschitz constant grows.
     """
     if value != "auto":
         return float(value)
     if optimizer != "sgd":
         return 0.001
-    return SGD_LR / max(1.0, x.double().square().mean().item())
+    return SGD_LR[loss] / max(1.0, x.double().square().mean().item())
 
 
 def _rate(value: Any) -> str | None:
