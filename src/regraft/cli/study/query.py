@@ -154,7 +154,7 @@ def _examples(found: list[Shown], study: Study | None) -> list[str]:
     made = []
     for s in [s for s in found if s.kind == "study"][:2]:
         by = [c for c in s.columns if c not in ("preset", "cell", "step", *s.numbers)]
-        figures = [c for c in s.numbers if c != "seed"]
+        figures = sorted(s.numbers, key=lambda c: any(w in c for w in ("accuracy", "loss", "error")))
         if figures:
             columns = ["preset", *(f'"{c}"' for c in by[:1])]
             asked = f'avg("{figures[-1]}") AS mean, count(*) AS n'

@@ -56,7 +56,8 @@ def records(
         InputError: the study has no such preset.
     """
     kept = folder if isinstance(folder, Folder) else Folder(folder)
-    synchronise(kept, study, preset)
+    if os.access(kept.path, os.W_OK):  # of others' folders what is there is read
+        synchronise(kept, study, preset)
     cells = in_order(study.cells(catalogue.preset(study, preset).settings))
     place = {cell.key: i for i, cell in enumerate(cells)}
     with reading(kept.path) as connection:
