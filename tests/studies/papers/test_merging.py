@@ -216,6 +216,7 @@ def test_normalised_parents_are_kept_apart_from_those_of_phase_2(tables) -> None
     a, b = (merging_measures.parents(r, "normalised_accuracy") for r in (own, other))
     assert len(a) == 7
     assert len(b) == 4
+    assert sum(bool(r.epochs) for r in own.results) == 7
     for r in own.where(kind="parent").rows:
         assert r["normalised_accuracy"] == pytest.approx(r["accuracy"], abs=0.011)
     assert any(r["normalised_accuracy"] != r["accuracy"] for r in other.rows)

@@ -70,7 +70,8 @@ def normalised(rows: Rows) -> Rows:
     """The study's own networks and their merges."""
 
     def own(result: Result) -> bool:
-        return bool(result.config.get("recipe", {}).get("normalise_rows", True))
+        recipe = result.config.get("recipe")
+        return recipe is None or bool(recipe.get("normalise_rows"))
 
     results = [r for r in rows.results if own(r)]
     return Rows([r for r in rows.rows if _is_normalised(r)], results, rows.preset, rows.missing)
@@ -143,7 +144,7 @@ def _training() -> list[Claim]:
         Order("sparsities from .90 on: the loss rises again towards the end (by more than .01)", text,
               lambda rows: [-low for low, _ in _losses(rows)],
               lambda rows: [-end for _, end in _losses(rows)],
-              least=0.01, unit="nats"),
+              least=0.01, scale=PAPER_ONLY, unit="nats"),
     ]  # fmt: skip
 
 
