@@ -23,5 +23,4 @@ def test_no_check_is_left_out_but_those_of_weights_of_samples(ours, theirs) -> N
     names = [
         {check.func.__name__ for _, check in estimator_checks_generator(made())} for made in (ours, theirs)
     ]
-    assert all("sample_weight" in name for name in names[1] - names[0])
-    assert not names[0] - names[1]
+    assert names[0] >= {name for name in names[1] if "sample_weight" not in name}
