@@ -2,8 +2,9 @@
 
     python benchmarks/study_kills.py [--kills 20] [--seed 0]
 
-Each kill is a SIGKILL of the runner or of one of its workers, after a random time; the runner is started
-again with the same command. The study throws dice in 2,400 cells of 50 ms that keep rows, epochs and networks.
+Each kill is a SIGKILL of the runner or of one of its workers, after a random number of cells and a random
+time; a killed runner is started again with the same command. The study throws dice in 2,400 cells of 50 ms
+that keep rows, epochs and networks, and adds up the eyes in 600 more.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from regraft.studies import Cell, Outcome, Preset, Study, Work, step
+from regraft.studies import Cell, Outcome, Preset, Study, Work, own, step
 from regraft.studies.run import Folder, run
 from regraft.studies.tables import table
 
@@ -45,6 +46,7 @@ def cells(settings: object) -> list[Cell]:
     return [Cell(add, {"from": i}, tuple(thrown[i : i + 4])) for i in range(0, ROWS, 4)]
 
 
+PLACE = f"{__file__}:STUDY"
 STUDY = Study("kills", "Killed", "nothing", "Dice.", cells, {"small": Preset({}, "1 min")})
 
 
@@ -60,12 +62,15 @@ def main() -> None:
         killed = Path(place) / "killed"
         process, kills, runs = start(killed), 0, 1
         while kills < options.kills:
-            time.sleep(draw.uniform(0.3, 2.5))
+            goal = cells_in(killed) + draw.randrange(10, 100)
+            while process.poll() is None and cells_in(killed) < goal:
+                time.sleep(0.02)
+            time.sleep(draw.uniform(0.0, 0.1))
             if process.poll() is not None:
                 print(f"the study ended after {kills} kills: more cells than that are needed")
                 break
             workers = children_of(process.pid)
-            if draw.random() < 0.5 or not workers:
+            if kills % 2 == 0 or not workers:
                 process.kill()
                 process.wait()
                 process, runs = start(killed), runs + 1
@@ -78,7 +83,7 @@ def main() -> None:
         if process.wait() != 0:
             process = start(killed)
             assert process.wait() == 0
-        run(STUDY, "small", Path(place) / "whole", executor="pool")
+        run(own.find(PLACE), "small", Path(place) / "whole", executor="pool")
         same = digest(killed) == digest(Path(place) / "whole")
         print(
             f"{kills} kills, {runs} runs, {ROWS + ROWS // 4} cells: "
@@ -88,10 +93,14 @@ def main() -> None:
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "regraft", "study", "run", f"{__file__}:STUDY", "--workers", "2"]
+    command = [sys.executable, "-m", "regraft", "study", "run", PLACE, "--workers", "2"]
     return subprocess.Popen(
         [*command, "--folder", str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
+
+
+def cells_in(folder: Path) -> int:
+    return len(list(folder.glob("cells/*/*")))
 
 
 def children_of(pid: int) -> list[int]:
@@ -110,7 +119,7 @@ def children_of(pid: int) -> list[int]:
 
 def digest(folder: Path) -> str:
     """Rows, epochs and networks of all cells in the study's order."""
-    found = table(STUDY, "small", Folder(folder))
+    found = table(own.find(PLACE), "small", Folder(folder))
     total = hashlib.sha256(repr((found.rows, [r.epochs for r in found.results])).encode())
     for result in found.results:
         for file in sorted(result.folder.glob("*.safetensors")):
