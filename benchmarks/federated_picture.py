@@ -38,12 +38,16 @@ def draw(cells: Cells, theme: Mapping[str, Any]) -> Any:
     """Two panels; one where clients were never more or less unlike."""
     from matplotlib.figure import Figure
 
+    main_part = [c for c in cells if c["part"] == "main" and c["lr_schedule"] == "cosine"]
+    largest = max(c["per_class"] for c in main_part)
     unlike = [c for c in cells if c["part"] == "unlike"]
+    # the partition that all have in common is in the main part, where that was run at the same scale
+    unlike += [c for c in main_part if unlike and c["per_class"] == unlike[0]["per_class"]]
     figure = Figure(figsize=(9.2 if unlike else 6.2, 3.9), layout="constrained")
     axes = figure.subplots(1, 2 if unlike else 1, squeeze=False, width_ratios=(1.25, 1) if unlike else None)[
         0
     ]
-    against_bytes(axes[0], [c for c in cells if c["part"] == "main" and "traffic" in c], theme)
+    against_bytes(axes[0], [c for c in main_part if c["per_class"] == largest], theme)
     if unlike:
         against_partitions(axes[1], unlike, theme)
     return figure
