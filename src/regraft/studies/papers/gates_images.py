@@ -292,7 +292,7 @@ STUDIES = [
             "smoke": Preset(
                 RESNET | TINY | {"recipe": RESNET["recipe"] | {"model": "resnet-8"}, "hierarchical": 0,
                                  "data": TINY["data"] | {"scale": 1.0}}, "4 s"),
-            "small": Preset(RESNET, "6 min", ("cifar100-subset",)),
+            "small": Preset(RESNET, "7 min", ("cifar100-subset",)),
             "paper": Preset(
                 RESNET
                 | {"data": {"name": "cifar-100"}, "resample": False, "epochs": 900, "lambda_rate": None,

@@ -213,7 +213,7 @@ STUDIES = [
         cells,
         {
             "smoke": Preset(SMOKE, "4 s"),
-            "small": Preset(SMALL, "6 min", ("fashion-mnist",)),
+            "small": Preset(SMALL, "5 min", ("fashion-mnist",)),
             "paper": Preset(
                 {**BASE, "whole": {"data": PIXELS, "epochs": 500, "seeds": 3}, "first": {}},
                 "eight days (estimated)", ("fashion-mnist",), comparable=True,
