@@ -51,8 +51,8 @@ class SparseMLPClassifier(ClassifierMixin, SparseMLP):  # type: ignore[misc]
         validation_fraction: how many, a share in (0, 1).
         n_networks: train so many networks, from other initial values and topologies, and merge them into one
             of the same size and density: the units that say most of each, and a last layer chosen and fitted
-            to say what the networks say together. Training takes so many times longer, prediction does not. For
-            wide networks; small ones, which need all their units, lose by it.
+            to say what the networks say together. Training takes so many times longer, prediction does not.
+            For wide networks; small ones, which need all their units, lose by it.
         warm_start: let ``fit`` go on from the network there is, as one network.
         random_state: a seed, a ``RandomState``, or None for numpy's global one. The same seed gives the same
             network.
