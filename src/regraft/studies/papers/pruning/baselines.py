@@ -162,7 +162,7 @@ STUDY = Study(
                 "compared": [0, 1, 2],
                 "grid": [[0.005, [0, 1, 2]], [0.01, [0]], [0.02, [0]], [0.1, [0]]],
             },
-            "6 min",
+            "10 min",
             data=("mnist",),
             comparable=True,
         ),

@@ -118,7 +118,7 @@ STUDY = Study(
                 "grid": [[0.005, [0, 1, 2]]],
                 "imp_grid": [[0.005, [0, 1, 2]], [0.01, [0]]],
             },
-            "4 min",
+            "12 min",
             data=("mnist",),
             comparable=True,
         ),

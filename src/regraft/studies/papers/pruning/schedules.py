@@ -75,7 +75,7 @@ def _distinct(score: str) -> list[Claim]:
         return told.samples("jaccard", kind="pair", density=0.005, a=f"{score} {a}", b=f"{score} {b}")
 
     once, many = shared("USS", "ISS"), shared("USS", "UMS")
-    return [
+    found: list[Claim] = [
         Number(
             f"{NAMES[score]}: Jaccard index of before training and in rounds, density 0.5 %",
             "thesis 5, figure 5.6a",
@@ -84,14 +84,18 @@ def _distinct(score: str) -> list[Claim]:
             once,
             "",
         ),
-        Order(
-            f"{NAMES[score]}: one shot and many share less than half of their connections, density 0.5 %",
-            "thesis 5, figure 5.6b",
-            told.constant(0.5, many),
-            many,
-            unit="",
-        ),
     ]
+    if score != MAGNITUDE:  # of magnitudes many shots are one
+        found.append(
+            Order(
+                f"{NAMES[score]}: one shot and many share less than half of their connections, density 0.5 %",
+                "thesis 5, figure 5.6b",
+                told.constant(0.5, many),
+                many,
+                unit="",
+            )
+        )
+    return found
 
 
 def report(rows: Rows) -> Results:
@@ -198,7 +202,7 @@ STUDY = Study(
         "smoke": Preset({**SMOKE, "compared": [0], "grid": [[0.1, [0]], [0.5, [0]]]}, "4 s"),
         "small": Preset(
             {**SMALL, "compared": [0, 1], "grid": [[0.005, [0, 1]]]},
-            "6 min",
+            "8 min",
             data=("mnist",),
             comparable=True,
         ),

@@ -126,7 +126,7 @@ STUDY = Study(
     cells=cells,
     presets={
         "smoke": Preset({**SMOKE, "dense": [0], "grid": [[0.1, [0, 1]]]}, "4 s"),
-        "small": Preset({**SMALL, "dense": [0, 1, 2]}, "6 min", data=("mnist",), comparable=True),
+        "small": Preset({**SMALL, "dense": [0, 1, 2]}, "8 min", data=("mnist",), comparable=True),
         "paper": Preset({**PAPER, "dense": [0, 1, 2]}, "a day", data=("mnist",), comparable=True),
     },
     claims=_claims(),
