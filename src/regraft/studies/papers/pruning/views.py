@@ -113,6 +113,8 @@ def bars(
     made: list[BarSet] = []
     for name in names:
         each = [mean_and_spread(sets[name]) if sets.get(name) else (None, None) for sets in groups.values()]
+        if log_y:  # 0 has no place on a logarithmic axis
+            each = [(m, s) if m else (None, None) for m, s in each]
         made.append({"name": name, "values": [m for m, _ in each], "spread": [s for _, s in each]})
     figure: Bars = {
         "kind": "bars", "title": title, "caption": caption, "y": y, "groups": list(groups), "sets": made
@@ -134,7 +136,7 @@ def layer_densities(rows: Rows, methods: Iterable[Method], density: float) -> Ba
             }
     return bars(
         f"Density of each layer at {percent(density)}",
-        "Logarithmic. A method whose first layer is empty cannot learn.",
+        "Logarithmic; an empty layer has no bar, and a method with an empty first layer cannot learn.",
         "weights left, %",
         groups,
         log_y=True,
