@@ -97,12 +97,21 @@ def _check_done(found: list[Published], every: bool, preset: str, folder: Path) 
 
 
 def _write(found: list[Published], preset: str, without: list[str], out: Path) -> dict[str, str]:
-    """The pages, whole or not at all each, the index last; paths by the study's name."""
-    pages = {}
+    """The pages, whole or not at all each, the index last; paths by the study's name.
+
+    Raises:
+        InputError: a study's own report failed; the other pages and the index are written.
+    """
+    pages, failed = {}, []
     for one in found:
-        if one.done:
-            pages[one.study.name] = str(report.write(out / one.file, page(one)))
+        try:
+            if one.done:
+                pages[one.study.name] = str(report.write(out / one.file, page(one)))
+        except InputError as error:
+            failed.append(str(error))
     report.write(out / "index.html", index(found, preset, without))
+    if failed:
+        raise InputError(f"{'; '.join(failed)}. The other pages are in '{out}'")
     return pages
 
 

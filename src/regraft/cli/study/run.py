@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,6 +20,7 @@ from regraft.studies.run import Folder, Progress, Ran, run
 from regraft.studies.run.executors import EXECUTORS
 
 FAILED = 1
+QUIET_SECONDS = 60.0
 
 
 @click.command("run")
@@ -121,12 +123,13 @@ def _left(progress: Progress) -> str:
 
 
 def _lines(label: str) -> Callable[[Progress], None]:
-    told = [-1]
+    told, when = [-1], [0.0]
 
     def tell(progress: Progress) -> None:
-        tenth = 10 * progress.ended // max(progress.total, 1)
-        if tenth != told[0]:
-            told[0] = tenth
+        tenth, now = 10 * progress.ended // max(progress.total, 1), time.monotonic()
+        # long first cells would keep the count at a tenth for half an hour
+        if tenth != told[0] or now - when[0] > QUIET_SECONDS:
+            told[0], when[0] = tenth, now
             text = f"{label}: {progress.ended:,} of {progress.total:,} cells"
             click.echo(", ".join(t for t in (text, _left(progress)) if t), err=True)
 
