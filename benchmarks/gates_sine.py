@@ -17,9 +17,9 @@ from torch import Tensor
 
 from _common import save_pictures, style
 from regraft.studies.catalogue import named
+from regraft.studies.folder import Folder
 from regraft.studies.papers.gates_common import STRATEGIES
 from regraft.studies.papers.gates_sine import NOISE, learned, samples
-from regraft.studies.run.folder import Folder
 from regraft.studies.tables import table
 
 

@@ -13,7 +13,7 @@ copyright = "The regraft authors"
 version = release = regraft.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "commands"]
-exclude_patterns = ["_build", "README.md"]
+exclude_patterns = ["_build", "_extra", "README.md"]
 suppress_warnings = ["ref.python"]  # names in lists of attributes need not be unique
 
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -37,6 +37,7 @@ maximum_signature_line_length = 90
 html_theme = "furo"
 html_title = "regraft"
 html_static_path = ["_static"]
+html_extra_path = ["_extra"]  # reports of studies, as `regraft study report` wrote them
 html_css_files = ["site.css"]
 html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True}

@@ -9,8 +9,8 @@ import pytest
 
 from regraft.cli import main
 from regraft.studies.catalogue import named
-from regraft.studies.run.folder import Folder
-from regraft.studies.run.here import run_here
+from regraft.studies.folder import Folder
+from regraft.studies.run import run as run_study
 
 STUDY = """
 from regraft.studies import Cell, Outcome, Preset, Study, step
@@ -35,7 +35,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a user's study, done, without its database."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(STUDY)
-    run_here(named("mine.py"), "small", Folder("runs/studies", create=True))
+    run_study(named("mine.py"), "small", Folder("runs/studies", create=True), executor="inline")
     return tmp_path
 
 
@@ -116,7 +116,7 @@ def test_the_database_is_brought_up_to_date(place, capsys):
     run("query", "mine.py", "SELECT count(*) FROM rows")
     more = STUDY.replace('"seeds": 3', '"seeds": 5')
     (place / "mine.py").write_text(more)
-    run_here(named("mine.py"), "small", Folder("runs/studies"))
+    run_study(named("mine.py"), "small", Folder("runs/studies"), executor="inline")
     capsys.readouterr()
     run("query", "mine.py", "SELECT count(*) AS n FROM rows")
     assert capsys.readouterr().out.split()[-1] == "10"

@@ -10,8 +10,8 @@ import pytest
 
 from regraft.cli import main
 from regraft.studies.catalogue import named
-from regraft.studies.run.folder import Folder
-from regraft.studies.run.here import run_here
+from regraft.studies.folder import Folder
+from regraft.studies.run import run as run_study
 
 FILE = """
 from regraft.studies import Cell, Number, Order, Outcome, Preset, Study, step
@@ -67,7 +67,7 @@ def refused(capsys: pytest.CaptureFixture[str], *args: object) -> str:
 def study(tmp_path: Path) -> str:
     path = tmp_path / "mine.py"
     path.write_text(FILE)
-    run_here(named(str(path)), "small", Folder(tmp_path / "runs", create=True))
+    run_study(named(str(path)), "small", Folder(tmp_path / "runs", create=True), executor="inline")
     return str(path)
 
 

@@ -8,8 +8,8 @@ import pytest
 from regraft.errors import FileError, InputError
 from regraft.studies import own
 from regraft.studies.catalogue import named
-from regraft.studies.run.folder import Folder
-from regraft.studies.run.here import run_here
+from regraft.studies.folder import Folder
+from regraft.studies.run import run as run_study
 from regraft.studies.study import Work
 from regraft.studies.tables import table
 
@@ -42,7 +42,7 @@ def write(path, text=FILE):
 def test_a_file_is_found_run_and_read(tmp_path):
     study = named(str(write(tmp_path / "my-study.py")))
     folder = Folder(tmp_path / "results", create=True)
-    run_here(study, "smoke", folder)
+    run_study(study, "smoke", folder, executor="inline")
     assert table(study, "smoke", folder).column("value") == [0, 2, 4]
 
 

@@ -12,10 +12,10 @@ from regraft import report
 from regraft.errors import InputError
 from regraft.report import Results
 from regraft.studies import Cell, Number, Order, Outcome, Preset, Rows, Study, Work, step
+from regraft.studies.folder import Folder
 from regraft.studies.publish import Published, index, markdown, page, published
 from regraft.studies.publish.words import duration
-from regraft.studies.run.folder import Folder
-from regraft.studies.run.here import run_here
+from regraft.studies.run import run as run_study
 
 SEEDS = 6
 
@@ -71,7 +71,7 @@ STUDY = Study(
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
     found = Folder(tmp_path / "results", create=True)
-    run_here(STUDY, "smoke", found)
+    run_study(STUDY, "smoke", found, executor="inline")
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from regraft.studies.catalogue import preset as preset_of
-from regraft.studies.run.folder import Folder
+from regraft.studies.folder import Folder
 from regraft.studies.study import Result, Row, Rows, Study, in_order
 
 

@@ -16,10 +16,10 @@ from regraft.cli.training_options import model_options, sparsity_options, traini
 from regraft.errors import FileError, InputError, RegraftError
 from regraft.report.schema import check
 from regraft.studies.catalogue import named
+from regraft.studies.folder import Folder
 from regraft.studies.grid.options import TYPES, convert, known
 from regraft.studies.own import load
-from regraft.studies.run.folder import Folder
-from regraft.studies.run.here import run_here
+from regraft.studies.run import run as run_study
 from regraft.studies.study import in_order
 from regraft.studies.tables import table
 from regraft.train import Recipe, train_recipe
@@ -55,7 +55,7 @@ def done(tmp_path_factory):
     place = tmp_path_factory.mktemp("grid")
     (place / "grid.yaml").write_text(GRID)
     study, folder = named(str(place / "grid.yaml")), Folder(place / "results", create=True)
-    run_here(study, "small", folder)
+    run_study(study, "small", folder, executor="inline")
     return study, folder
 
 

@@ -7,9 +7,9 @@ from regraft import data
 from regraft.errors import InputError
 from regraft.report.schema import check
 from regraft.studies.claims import Number, Order
+from regraft.studies.folder import Folder
 from regraft.studies.papers import gates_images as images
-from regraft.studies.run.folder import Folder
-from regraft.studies.run.here import run_here
+from regraft.studies.run import run as run_study
 from regraft.studies.study import Rows, Study, Work
 from regraft.studies.tables import table
 
@@ -18,7 +18,7 @@ LENET, RESNET = images.STUDIES
 
 def done(study: Study, factory: pytest.TempPathFactory) -> Rows:
     folder = Folder(factory.mktemp(study.name) / "results", create=True)
-    run_here(study, "smoke", folder)
+    run_study(study, "smoke", folder, executor="inline")
     return table(study, "smoke", folder)
 
 

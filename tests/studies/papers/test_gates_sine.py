@@ -9,10 +9,10 @@ from torch import nn
 
 from regraft.report.schema import check
 from regraft.studies.claims import Number
+from regraft.studies.folder import Folder
 from regraft.studies.papers import gates_common as common
 from regraft.studies.papers import gates_sine as sine
-from regraft.studies.run.folder import Folder
-from regraft.studies.run.here import run_here
+from regraft.studies.run import run as run_study
 from regraft.studies.study import Rows, Work
 from regraft.studies.tables import table
 
@@ -26,7 +26,7 @@ CONFIG = {
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     folder = Folder(tmp_path_factory.mktemp("sine") / "results", create=True)
-    run_here(STUDY, "smoke", folder)
+    run_study(STUDY, "smoke", folder, executor="inline")
     return table(STUDY, "smoke", folder)
 
 

@@ -14,11 +14,11 @@ import torch
 from regraft import checkpoint, measure
 from regraft.merging import merge
 from regraft.report.schema import check
+from regraft.studies.folder import Folder
 from regraft.studies.papers import merging_aligned, merging_measures, merging_normalised, merging_phase2
 from regraft.studies.papers import merging_phase1 as phase1
 from regraft.studies.papers import merging_steps as steps
-from regraft.studies.run.folder import Folder
-from regraft.studies.run.here import run_here
+from regraft.studies.run import run as run_study
 from regraft.studies.study import Cell, Rows, Study, Work, in_order
 from regraft.studies.tables import table
 from regraft.studies.verdicts import verdicts
@@ -41,7 +41,7 @@ def folder(tmp_path_factory) -> Folder:
 def tables(folder) -> dict[str, Rows]:
     """All four studies at preset smoke, in one folder."""
     for name in NAMES:
-        run_here(study(name), "smoke", folder)
+        run_study(study(name), "smoke", folder, executor="inline")
     return {name: table(study(name), "smoke", folder) for name in NAMES}
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from regraft.report.schema import check
 from regraft.studies.claims import Number
+from regraft.studies.folder import Folder
 from regraft.studies.papers.pruning import published, told
 from regraft.studies.papers.pruning.methods import Method
-from regraft.studies.run.folder import Folder
-from regraft.studies.run.here import run_here
+from regraft.studies.run import run as run_study
 from regraft.studies.study import Rows, Study, in_order
 from regraft.studies.tables import table
 from regraft.studies.verdicts import verdicts
@@ -27,7 +27,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
 
     def run(name: str) -> tuple[Study, Rows]:
         study: Study = importlib.import_module(f"regraft.studies.papers.pruning.{name}").STUDY
-        run_here(study, "smoke", folder)
+        run_study(study, "smoke", folder, executor="inline")
         return study, table(study, "smoke", folder)
 
     return run

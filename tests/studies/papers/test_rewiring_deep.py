@@ -3,10 +3,10 @@
 import pytest
 
 from regraft.report.schema import check
+from regraft.studies.folder import Folder
 from regraft.studies.papers import rewiring_common as common
 from regraft.studies.papers import rewiring_deep as deep
-from regraft.studies.run.folder import Folder
-from regraft.studies.run.here import run_here
+from regraft.studies.run import run as run_study
 from regraft.studies.study import Result, Rows, Work
 from regraft.studies.tables import table
 
@@ -16,7 +16,7 @@ from regraft.studies.tables import table
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     folder = Folder(tmp_path_factory.mktemp("deep") / "results", create=True)
-    run_here(STUDY, "smoke", folder)
+    run_study(STUDY, "smoke", folder, executor="inline")
     return table(STUDY, "smoke", folder)
 
 

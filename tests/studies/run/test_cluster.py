@@ -9,8 +9,8 @@ import pytest
 
 from regraft.errors import InputError, MissingDependency
 from regraft.studies import Preset
+from regraft.studies.folder import Folder
 from regraft.studies.run import run
-from regraft.studies.run.folder import Folder
 from regraft.studies.tables import table
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from regraft.studies import Cell, Outcome, Preset, Study, step
-from regraft.studies.run.folder import Folder
-from regraft.studies.run.here import run_here
+from regraft.studies.folder import Folder
+from regraft.studies.run import run as run_study
 
 
 @step
@@ -40,5 +40,5 @@ def study():
 @pytest.fixture
 def folder(tmp_path, study):
     made = Folder(tmp_path / "results", create=True)
-    run_here(study, "smoke", made)
+    run_study(study, "smoke", made, executor="inline")
     return made

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.errors import FileError
-from regraft.studies.run.here import run_here
+from regraft.studies.run import run as run_study
 from regraft.studies.store import FILE, Store, query, rebuild, synchronise
 from regraft.studies.store.schema import FORMAT, view_name
 from regraft.studies.study import Result
@@ -210,7 +210,7 @@ def test_synchronising_makes_the_same_database_as_adding(folder, study, tmp_path
 
 def test_studies_share_cells_and_lose_those_that_are_theirs_no_more(folder, study):
     synchronise(folder, study, "smoke")
-    run_here(study, "small", folder)
+    run_study(study, "small", folder, executor="inline")
     synchronise(folder, study, "small")
     asked = "SELECT preset, count(*) FROM studies GROUP BY 1 ORDER BY 1"
     assert query(folder.path, asked).rows == [("small", 4), ("smoke", 3)]

@@ -11,7 +11,7 @@ from regraft.cli.common import console
 from regraft.cli.output import check_output
 from regraft.errors import InputError, unknown
 from regraft.studies.catalogue import named
-from regraft.studies.run.folder import Folder
+from regraft.studies.folder import Folder
 from regraft.studies.store import to_csv, to_json, to_parquet, to_tensorboard
 
 FORMATS: dict[str, Callable[..., int]] = {"csv": to_csv, "json": to_json, "parquet": to_parquet}

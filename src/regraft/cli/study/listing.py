@@ -9,7 +9,7 @@ import click
 from regraft.cli.common import console, json_option, write_json
 from regraft.data.embedded import LOADERS
 from regraft.studies.catalogue import named, names
-from regraft.studies.run.folder import MARK, Folder
+from regraft.studies.folder import MARK, Folder
 from regraft.studies.study import Study, in_order
 
 

@@ -14,7 +14,7 @@ from regraft.cli.common import console, json_option, table, write_json
 from regraft.cli.output import check_output
 from regraft.errors import FileError, InputError
 from regraft.studies import catalogue
-from regraft.studies.run.folder import Folder
+from regraft.studies.folder import Folder
 from regraft.studies.store import FILE, Answer, Shown, contents, query, rebuild, synchronise
 from regraft.studies.store.export import write_csv
 from regraft.studies.store.schema import view_name

@@ -14,9 +14,9 @@ from regraft.cli.output import check_output
 from regraft.errors import FileError, InputError
 from regraft.studies.catalogue import named, names
 from regraft.studies.claims import NOT_REPRODUCED, REPRODUCED
+from regraft.studies.folder import Folder
 from regraft.studies.publish import Published, index, markdown, page, published
 from regraft.studies.publish.words import measured, p_value, partial
-from regraft.studies.run.folder import Folder
 from regraft.studies.study import Study
 
 STYLES = {REPRODUCED: "green", NOT_REPRODUCED: "red"}

@@ -333,7 +333,7 @@ FEW = [
 """What preset small runs of the tables."""
 
 SMALL: dict[str, Any] = {
-    "data": "cifar-100", "coarse": True, "per_class": 100, "test_per_class": 250, "side": 16,
+    "data": "cifar100-subset", "coarse": True, "per_class": 100, "test_per_class": 250, "side": 16,
     "model": "wrn-10-1", "epochs": 8, "batch_size": 64, "lr": 0.1, "exclude": ["fc"], "samples": 4096,
     "densities": [0.05, 0.025], "every": {STEP: 5, EPOCH: 32}, "lines": FEW, "seeds": [0, 1],
 }  # fmt: skip
@@ -343,9 +343,9 @@ SMOKE: dict[str, Any] = {
     "lines": [*FEW, "90 static", "90 abs(IP), LSH 1 bits, K 0.01, each step"],
 }  # fmt: skip
 PAPER: dict[str, Any] = {
-    **SMALL, "coarse": False, "per_class": None, "test_per_class": None, "side": None, "model": "wrn-28-5",
-    "epochs": 70, "batch_size": 256, "densities": [0.2, 0.1], "every": {STEP: 1, EPOCH: 196}, "lines": None,
-    "seeds": [0],
+    **SMALL, "data": "cifar-100", "coarse": False, "per_class": None, "test_per_class": None, "side": None,
+    "model": "wrn-28-5", "epochs": 70, "batch_size": 256, "densities": [0.2, 0.1],
+    "every": {STEP: 1, EPOCH: 196}, "lines": None, "seeds": [0],
 }  # fmt: skip
 
 STUDY = Study(
@@ -358,7 +358,7 @@ STUDY = Study(
     cells=cells,
     presets={
         "smoke": Preset(SMOKE, "5 s"),
-        "small": Preset(SMALL, "6 min", data=("cifar-100",)),
+        "small": Preset(SMALL, "6 min", data=("cifar100-subset",)),
         "paper": Preset(PAPER, "two months", data=("cifar-100",), comparable=True),
     },
     claims=_claims(),

@@ -12,7 +12,7 @@ from typing import Any
 
 from regraft import files
 from regraft.studies.claims import NOT_REPRODUCED, OUT_OF_SCALE, REPRODUCED
-from regraft.studies.run.folder import Folder
+from regraft.studies.folder import Folder
 from regraft.studies.study import Result, Rows, Study, in_order
 from regraft.studies.tables import table
 from regraft.studies.verdicts import Verdict, verdicts

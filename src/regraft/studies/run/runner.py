@@ -18,9 +18,9 @@ from regraft import data as datasets
 from regraft.errors import FileError
 from regraft.studies import own
 from regraft.studies.catalogue import preset as preset_of
+from regraft.studies.folder import Folder
 from regraft.studies.run.executors import Executor, Finished, Task, choose
 from regraft.studies.run.executors.base import Done
-from regraft.studies.run.folder import Folder
 from regraft.studies.run.perform import Job
 from regraft.studies.run.progress import Progress
 from regraft.studies.store.database import FILE, Store

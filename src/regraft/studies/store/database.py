@@ -17,7 +17,7 @@ from regraft.studies.store.steps import Steps, plain_value
 from regraft.studies.study import Result
 
 if TYPE_CHECKING:
-    from regraft.studies.run.folder import Folder
+    from regraft.studies.folder import Folder
 
 FILE = "results.sqlite"
 BATCH = 500

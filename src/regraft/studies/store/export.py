@@ -14,7 +14,7 @@ from typing import Any
 
 from regraft.errors import InputError, MissingDependency
 from regraft.files import atomic_write
-from regraft.studies.run.folder import Folder
+from regraft.studies.folder import Folder
 from regraft.studies.store.frames import What, frame, records
 from regraft.studies.study import Row, Study
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from regraft.errors import MissingDependency
 from regraft.studies import catalogue
-from regraft.studies.run.folder import Folder
+from regraft.studies.folder import Folder
 from regraft.studies.store.query import reading
 from regraft.studies.store.refresh import synchronise
 from regraft.studies.store.schema import MORE, quoted

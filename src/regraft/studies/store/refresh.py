@@ -6,7 +6,7 @@ import os
 
 from regraft.errors import RegraftError
 from regraft.studies import catalogue
-from regraft.studies.run.folder import Folder
+from regraft.studies.folder import Folder
 from regraft.studies.store.database import FILE, Store
 from regraft.studies.study import Study, in_order
 

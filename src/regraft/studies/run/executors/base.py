@@ -13,8 +13,8 @@ from typing import Protocol
 import torch
 
 from regraft import kernels
+from regraft.studies.folder import Folder
 from regraft.studies.own import resolve_step
-from regraft.studies.run.folder import Folder
 from regraft.studies.run.perform import Job, perform
 from regraft.studies.study import Result, Step
 

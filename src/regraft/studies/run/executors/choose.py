@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 from regraft.errors import InputError, unknown
+from regraft.studies.folder import Folder
 from regraft.studies.run.executors.base import Executor
 from regraft.studies.run.executors.inline import Inline
 from regraft.studies.run.executors.pool import Pool
-from regraft.studies.run.folder import Folder
 
 EXECUTORS = ("pool", "inline", "ray")
 

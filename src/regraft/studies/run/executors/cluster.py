@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from regraft.errors import FileError, InputError, MissingDependency
+from regraft.studies.folder import Folder
 from regraft.studies.run.executors.base import Done, Finished, Task, do_task, failure
-from regraft.studies.run.folder import Folder
 from regraft.studies.study import Step
 
 Packed = dict[str, bytes]

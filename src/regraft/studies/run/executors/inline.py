@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from pathlib import Path
 
+from regraft.studies.folder import Folder
 from regraft.studies.run.executors.base import Finished, Task, do_task
-from regraft.studies.run.folder import Folder
 from regraft.studies.study import Step
 
 

@@ -14,8 +14,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from regraft.studies.folder import Folder
 from regraft.studies.run.executors.base import Finished, Task, do_task
-from regraft.studies.run.folder import Folder
 from regraft.studies.study import Step
 
 
