@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pickle
 import tempfile
@@ -72,8 +71,8 @@ def fetch(name: str, source: Source, folder: Path) -> None:
 def _download(name: str, source: Source, scratch: str) -> tuple[Bytes, NDArray[np.int64]]:
     from sklearn.datasets import fetch_openml
 
-    # liac-arff needs nothing more than scikit-learn; pandas is several times faster where it is installed
-    parser = "pandas" if importlib.util.find_spec("pandas") else "liac-arff"
+    # the parser "pandas" is faster, and fails on classes that are numbers (scikit-learn 1.9 with pandas 3)
+    parser = "liac-arff"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
