@@ -9,25 +9,15 @@ from torch import nn
 
 from regraft.report.schema import check
 from regraft.studies.claims import Number
-from regraft.studies.folder import Folder
 from regraft.studies.papers import gates_common as common
 from regraft.studies.papers import gates_sine as sine
-from regraft.studies.run import run as run_study
 from regraft.studies.study import Rows, Work
-from regraft.studies.tables import table
 
 (STUDY,) = sine.STUDIES
 CONFIG = {
     "points": 100, "batch_size": 25, "lr": 0.01, "first": 0, "members": 2, "part": "teacher 1", "epochs": 4,
     "drop": 3,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
-    folder = Folder(tmp_path_factory.mktemp("sine") / "results", create=True)
-    run_study(STUDY, "smoke", folder, executor="inline")
-    return table(STUDY, "smoke", folder)
 
 
 def test_each_strategy_has_every_model(rows: Rows) -> None:

@@ -5,21 +5,11 @@ import pytest
 from regraft import data
 from regraft.report.schema import check
 from regraft.studies.claims import Number
-from regraft.studies.folder import Folder
 from regraft.studies.papers import growth, growth_published
 from regraft.studies.papers.growth import RANDOM, STUDY
 from regraft.studies.papers.growth_published import BASIC, EPOCH, LINES, STATIC, STEP, line
-from regraft.studies.run import run as run_study
 from regraft.studies.study import Rows, in_order
-from regraft.studies.tables import table
 from regraft.studies.verdicts import verdicts
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
-    folder = Folder(tmp_path_factory.mktemp("growth") / "results", create=True)
-    run_study(STUDY, "smoke", folder, executor="inline")
-    return table(STUDY, "smoke", folder)
 
 
 def test_smoke_reaches_the_report(rows: Rows) -> None:

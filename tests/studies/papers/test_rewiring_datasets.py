@@ -4,21 +4,11 @@ import pytest
 
 from regraft.report.schema import check
 from regraft.studies.claims import Number
-from regraft.studies.folder import Folder
 from regraft.studies.papers import rewiring_common as common
 from regraft.studies.papers import rewiring_datasets as datasets
-from regraft.studies.run import run as run_study
 from regraft.studies.study import Rows, Work
-from regraft.studies.tables import table
 
 (STUDY,) = datasets.STUDIES
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
-    folder = Folder(tmp_path_factory.mktemp("rewiring") / "results", create=True)
-    run_study(STUDY, "smoke", folder, executor="inline")
-    return table(STUDY, "smoke", folder)
 
 
 def test_every_method_trains_with_every_seed(rows: Rows) -> None:

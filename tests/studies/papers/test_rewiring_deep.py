@@ -3,21 +3,11 @@
 import pytest
 
 from regraft.report.schema import check
-from regraft.studies.folder import Folder
 from regraft.studies.papers import rewiring_common as common
 from regraft.studies.papers import rewiring_deep as deep
-from regraft.studies.run import run as run_study
 from regraft.studies.study import Result, Rows, Work
-from regraft.studies.tables import table
 
 (STUDY,) = deep.STUDIES
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
-    folder = Folder(tmp_path_factory.mktemp("deep") / "results", create=True)
-    run_study(STUDY, "smoke", folder, executor="inline")
-    return table(STUDY, "smoke", folder)
 
 
 def test_first_epochs_and_whole_trainings_are_kept_apart(rows: Rows) -> None:

@@ -4,26 +4,16 @@ import pytest
 import torch
 
 from regraft.report.schema import check
-from regraft.studies.folder import Folder
 from regraft.studies.papers import rewiring_common as common
 from regraft.studies.papers import rewiring_speed as speed
 from regraft.studies.papers import rewiring_timing as timing
-from regraft.studies.run import run as run_study
 from regraft.studies.study import Rows, Work
-from regraft.studies.tables import table
 
 (STUDY,) = speed.STUDIES
 TINY = {
     "sizes": [12, 20, 3], "epsilon": 3, "dropout": 0.0, "batch_size": 5, "rounds": 1, "changes": 1,
     "epochs": 500, "interest": 0.01, "repeat": 0,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
-    folder = Folder(tmp_path_factory.mktemp("speed") / "results", create=True)
-    run_study(STUDY, "smoke", folder, executor="inline")
-    return table(STUDY, "smoke", folder)
 
 
 def test_masked_and_sparse_networks_compute_the_same() -> None:
