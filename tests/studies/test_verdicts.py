@@ -8,8 +8,10 @@ import pytest
 from regraft.errors import InputError
 from regraft.report import render
 from regraft.studies import Number, Order, Preset, Rows, Study
+from regraft.studies.publish.page import against
+from regraft.studies.publish.published import Published
 from regraft.studies.statistics import by_seed, holm, paired, welch
-from regraft.studies.verdicts import judge, verdict_table, verdicts
+from regraft.studies.verdicts import judge, verdicts
 
 
 def rows(preset="paper", missing=0, **methods):
@@ -175,11 +177,10 @@ def test_the_presets_decide_whether_numbers_compare():
 
 
 def test_verdicts_go_into_reports_and_json():
-    found = verdicts(
-        study(NUMBER, ORDER, replace(ORDER, published=2.0)), rows(a=[97.0, 97.5], b=[96.0, 96.1])
-    )
-    made = verdict_table(found)
-    assert [row[5] for row in made["rows"]] == [v.verdict for v in found]
+    made_of, table = study(NUMBER, ORDER, replace(ORDER, published=2.0)), rows(a=[97.0, 97.5], b=[96.0, 96.1])
+    found = verdicts(made_of, table)
+    (made,) = against(Published(made_of, table, found))
+    assert [row[5]["text"] for row in made["rows"]] == [v.verdict for v in found]
     assert made["rows"][2][2] == "+2 %"
     assert "SynFlow at density .5 %" in render({"title": "T", "tables": [made]})
     plain = json.loads(json.dumps([v.plain() for v in found], allow_nan=False))

@@ -7,11 +7,10 @@ preset is as large as the paper's. Every verdict says why in a sentence.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from regraft.report import Table
 from regraft.studies.catalogue import preset as preset_of
 from regraft.studies.claims import NOT_REPRODUCED, OUT_OF_SCALE, REPRODUCED, Claim, Number, Order
 from regraft.studies.statistics import Samples, Summary, Test, holm, paired, summary, welch
@@ -115,19 +114,6 @@ def judge(claim: Claim, rows: Rows, *, comparable: bool = False) -> Verdict:
     return _order(claim, rows, found, None if found is None else _p(found), 1)
 
 
-def verdict_table(found: Sequence[Verdict], title: str = "Published and measured") -> Table:
-    """The verdicts as a table: claim, source, published, measured, verdict and why."""
-    return {
-        "title": title,
-        "columns": ["Claim", "Source", "Published", "Measured", "n", "Verdict", "Why"],
-        "rows": [
-            [v.claim.text, v.claim.source, v.published, v.measured, v.n, v.verdict, v.why] for v in found
-        ],
-        "note": "Measured: mean ± half of its 95 % interval over n seeds; of orderings, the difference. "
-        "p-values are two-sided and corrected by Holm over the study's orderings.",
-    }  # fmt: skip
-
-
 # --- numbers
 
 
@@ -164,10 +150,10 @@ def _judge_number(claim: Number, found: Summary, rows: Rows, comparable: bool) -
 # --- orderings
 
 
-def _order(claim: Order, rows: Rows, test: Test | None, p: float | None, together: int) -> Verdict:
-    better, worse = summary(_samples(claim.better, rows)), summary(_samples(claim.worse, rows))
-    if test is None or math.isnan(test.difference):
+def _order(claim: Order, rows: Rows, tested: _Tested | None, p: float | None, together: int) -> Verdict:
+    if tested is None or math.isnan(tested.test.difference):
         return Verdict(claim, OUT_OF_SCALE, None, None, 0, None, _nothing(rows))
+    test = tested.test
     # the test is shifted where the claim is "no worse than by so much"
     shift = min(claim.least, 0.0)
     difference = test.difference + shift
@@ -189,7 +175,7 @@ def _order(claim: Order, rows: Rows, test: Test | None, p: float | None, togethe
         min(test.n),
         p,
         why,
-        (better.mean, worse.mean),
+        tested.means,
     )
 
 
@@ -217,11 +203,20 @@ def _judge_order(claim: Order, test: Test, difference: float, p: float, together
     return REPRODUCED, f"Better by {shown} ({said})."
 
 
-def _test(claim: Claim, rows: Rows) -> Test | None:
+@dataclass(frozen=True)
+class _Tested:
+    """An ordering's test and the means of better and of worse, from samples that are measured once."""
+
+    test: Test
+    means: tuple[float, float]
+
+
+def _test(claim: Claim, rows: Rows) -> _Tested | None:
     assert isinstance(claim, Order)
     better, worse = _samples(claim.better, rows), _samples(claim.worse, rows)
     if not len(better) or not len(worse):
         return None
+    means = summary(better).mean, summary(worse).mean
     shift = min(claim.least, 0.0)
     if shift:
         better = (
@@ -235,15 +230,15 @@ def _test(claim: Claim, rows: Rows) -> Test | None:
     else:
         sequences = not isinstance(better, Mapping) and not isinstance(worse, Mapping)
         pairs = sequences and len(better) == len(worse)
-    return paired(better, worse) if claim.paired and pairs else welch(better, worse)
+    return _Tested(paired(better, worse) if claim.paired and pairs else welch(better, worse), means)
 
 
 def _in_scale(claim: Claim, preset: str) -> bool:
     return not isinstance(claim, Order) or claim.scale is None or preset in claim.scale
 
 
-def _p(test: Test | None) -> float:
-    return math.nan if test is None else test.p
+def _p(tested: _Tested | None) -> float:
+    return math.nan if tested is None else tested.test.p
 
 
 # --- both

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import time
 import warnings
@@ -167,8 +166,3 @@ def label(result: Result) -> str:
     """Score and schedule of a ticket: ``"snip UMS"``."""
     config = result.config
     return f"{config['score']} {schedule_of(config['rounds'], config['shots'])}"
-
-
-def copy_of(config: Mapping[str, Any], **changed: Any) -> dict[str, Any]:
-    """A configuration with some values changed."""
-    return {**copy.deepcopy(dict(config)), **changed}
