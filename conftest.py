@@ -1,4 +1,4 @@
-"""Modules that need a framework are collected where it is installed (Flower: extra ``federated``, ``make flower``)."""
+"""Modules that need a framework are collected where it is installed (Flower: see `make flower`)."""
 
 import importlib.util
 import os
