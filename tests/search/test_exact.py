@@ -180,3 +180,17 @@ def test_bad_input_ends_in_one_sentence(call: object, error: type[Exception], wo
     assert callable(call)
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize(
+    ("metric", "seeds"), [("abs", (851, 1029)), ("ip", (920,)), ("l2", (189, 260, 530, 711, 992, 1230))]
+)
+def test_the_walk_in_torch_keeps_a_product_that_two_tiles_round_differently(
+    metric: Metric, seeds: tuple[int, ...]
+) -> None:
+    """The k-th best of the first tile was missed where the larger tile around it gave it a smaller last bit."""
+    for seed in seeds:
+        g = torch.Generator().manual_seed(seed)
+        rows, columns = torch.randn(12, 60, generator=g), torch.randn(8, 60, generator=g)
+        none = torch.empty(0, dtype=torch.int64)
+        assert_best(walk.walk(door(rows, columns, 11, None, metric)), rows, columns, 11, none, metric)

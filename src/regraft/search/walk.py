@@ -72,6 +72,12 @@ class _Walk:
         for hits in (self.keys, self.index, self.products):
             hits[:] = [hits[0][:0]]
         self.hits = 0
+        # in a tile of another shape a product is summed in another order, and may come out a little smaller
+        row, column = (
+            float(norms.max()) if norms.numel() else 0.0 for norms in (self.row_norms, self.column_norms)
+        )
+        scale = 4 * (row + column) ** 2 if self.query.metric == "l2" else 2 * row * column
+        self.threshold = max(self.floor, self.threshold - self.query.slack * scale)
 
     def _window(self, first: int, last: int) -> tuple[int, int]:
         """The columns that can reach the threshold with rows first ... last - 1, by Cauchy and Schwarz:
