@@ -28,7 +28,8 @@ def evaluate(
     model: nn.Module, split: Split, batch_size: int | None = None, loss: str | Loss = "cross-entropy"
 ) -> dict[str, float]:
     """Accuracy in [0, 1] and mean loss over a split: ``{"accuracy", "loss", "n"}``; without an accuracy where
-    the targets are numbers.
+    the targets are numbers. Of a text both are means over positions, and ``"bits"`` are the bits per
+    character, the cross-entropy over ln 2.
 
     The model is put in evaluation mode and back; no random number is drawn. Samples go to the model's device.
 
@@ -62,8 +63,14 @@ def evaluate(
                 correct += (output.argmax(dim=1) == y).sum()
             total += measure_loss(output, y).double() * len(y)
     n = len(split)
-    accuracy = {"accuracy": correct.item() / n} if split.labelled else {}
-    return accuracy | {"loss": total.item() / n, "n": n}
+    accuracy = {"accuracy": correct.item() / split.y.numel()} if split.labelled else {}
+    bits = {"bits": total.item() / n / math.log(2)} if is_text(split) and loss == "cross-entropy" else {}
+    return accuracy | {"loss": total.item() / n, **bits, "n": n}
+
+
+def is_text(split: Split) -> bool:
+    """Whether each position of a sample has a label of its own."""
+    return split.labelled and split.y.ndim == 2
 
 
 def by_class(split: Split, classes: int) -> list[Split | None]:
@@ -71,7 +78,11 @@ def by_class(split: Split, classes: int) -> list[Split | None]:
 
     >>> [len(part) for part in by_class(Split(torch.eye(3), torch.tensor([0, 1, 1])), 2) if part]
     [1, 2]
+
+    Raises:
+        InputError: samples with a label for each position.
     """
+    split.check_one_label("accuracy by class counts samples of each class")
     found = [(split.y == c).nonzero().squeeze(1) for c in range(classes)]
     return [split.select(index) if len(index) else None for index in found]
 
@@ -88,28 +99,39 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def forward_checked(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """``model(x)``, and one sentence instead of torch's traceback where samples or labels do not fit.
+def forward_checked(model: nn.Module, x: Tensor, y: Tensor | None = None) -> Tensor:
+    """``model(x)``, whose output must suit the targets ``y`` where they are given, and one sentence instead
+    of torch's traceback where samples or labels do not fit.
 
     Raises:
         MismatchError: the model refuses the samples' shape, or has too few outputs for the labels, or not as
             many as there are numbers.
     """
     try:
-        output = model(x)
-    except RuntimeError as error:
-        if "shape" not in str(error) and "size" not in str(error) and "channels" not in str(error):
+        output: Tensor = model(x)
+    except (RuntimeError, IndexError) as error:
+        known = ("shape", "size", "channels", "out of range")
+        if not any(word in str(error).lower() for word in known):
             raise
         raise MismatchError(
             f"the {type(model).__name__} does not take samples of shape {tuple(x.shape[1:])} ({error}): "
             "take a model whose input fits the data, or other data"
         ) from error
-    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(x):
+    if y is None:
+        return output
+    positions = () if y.is_floating_point() else tuple(y.shape[1:])
+    fits = isinstance(output, Tensor) and len(output.shape) == 2 + len(positions)
+    if not fits or len(output) != len(x) or tuple(output.shape[2:]) != positions:
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise MismatchError(
-            f"the {type(model).__name__} gives {got} for {len(x)} samples, but one row of class scores per "
-            "sample was expected"
-        )
+        wanted = "one row of class scores per sample was expected"
+        if positions:
+            wanted = (
+                f"scores of shape (samples, classes, {positions[0]}), for each of {positions[0]} positions, "
+                "were expected: take gpt, the model for texts"
+            )
+        elif isinstance(output, Tensor) and output.ndim == 3:
+            wanted += ": this one reads texts, take data such as text for it"
+        raise MismatchError(f"the {type(model).__name__} gives {got} for {len(x)} samples, but {wanted}")
     if y.is_floating_point() and y.shape[1:] != output.shape[1:]:
         raise MismatchError(
             f"the {type(model).__name__} has {output.shape[1]} outputs, but the targets have shape "
@@ -263,7 +285,7 @@ def _output_positions(model: nn.Module, input_shape: Sequence[int] | None) -> di
     first = next(model.parameters(), torch.zeros(()))
     try:
         with evaluating(model):
-            forward_checked(model, first.new_zeros((1, *input_shape)), torch.zeros(1, dtype=torch.int64))
+            forward_checked(model, first.new_zeros((1, *input_shape)))
     finally:
         for hook in hooks:
             hook.remove()

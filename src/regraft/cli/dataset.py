@@ -87,7 +87,9 @@ def data_options(
     def decorate(function: F) -> F:
         for option in reversed((
             click.option("--data", "name", metavar="NAME", default=default, show_default=False,
-                         help="Data set: a name, or a folder with one folder of images per class." + named),
+                         help="Data set: a name, a folder with one folder of images per class, or a file of "
+                              "text; of a text also its context, characters and part, as in "
+                              "text:context=32,part=1/2." + named),
             data_dir_option,
             click.option("--download/--no-download", default=False, help="Fetch the set if it is missing."),
             click.option("--classes", metavar="LIST", default=None,

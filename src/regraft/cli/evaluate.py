@@ -12,6 +12,7 @@ from regraft.cli.common import console, json_option, table, write_json
 from regraft.cli.dataset import choose_data, data_options, sample_options
 from regraft.cli.output import check_output
 from regraft.cli.train import choose_device
+from regraft.cli.training_report import bits_of
 from regraft.losses import LOSSES
 
 
@@ -64,7 +65,7 @@ def command(
     screen = console(json_path)
     screen.print(
         f"{network} on {figures['n']:,} test samples of {data.name}: accuracy {figures['accuracy']:.4f}, "
-        f"{loss} loss {figures['loss']:.4f}",
+        f"{loss} loss {figures['loss']:.4f}{bits_of(figures['loss'], loss, data.test)}",
         soft_wrap=True,
     )
     if per_class_accuracy:

@@ -52,7 +52,7 @@ class Job:
         model = model.to(self.device)
         if self.start is not None:
             with measure.evaluating(model), torch.no_grad():
-                measure.forward_checked(model, self.data.train.x[:1], self.data.train.y.max()[None])
+                measure.forward_checked(model, self.data.train.x[:1], self.data.train.highest)
         for name in self.plan.inits:
             prune.initialise(
                 model, name, replace(self.probe, generator=self._stream("scores")), include=self.plan.include,

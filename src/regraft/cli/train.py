@@ -16,7 +16,7 @@ from regraft.cli.dataset import Dataset, data_options, parse_classes
 from regraft.cli.output import check_output
 from regraft.cli.teachers import read_teachers, teacher_options, teachers_provenance
 from regraft.cli.training_options import model_options, run_options, sparsity_options, training_options
-from regraft.cli.training_report import describe_model, history_table
+from regraft.cli.training_report import bits_of, describe_model, history_table
 from regraft.data import Data
 from regraft.errors import InputError
 from regraft.train import Callback, Checkpoint, Recipe, ShowProgress, TensorBoard, Trained, train_recipe
@@ -95,7 +95,8 @@ def command(
         screen.print(f"stopped early: {trained.history.stopped}")
     final = trained.history.final
     screen.print(
-        f"test accuracy {final['test_accuracy']:.4f}, test loss {final['test_loss']:.4f}, "
+        f"test accuracy {final['test_accuracy']:.4f}, test loss {final['test_loss']:.4f}"
+        f"{bits_of(final['test_loss'], recipe.loss, data.test)}, "
         f"{sum(trained.history.column('seconds')):.1f} s of training; wrote {out}",
         soft_wrap=True,
     )

@@ -24,8 +24,8 @@ _default = Recipe()
 model_options = group(
     text("--model", _default.model,
          "mlp:SIZES with the sizes from input to output joined by '-' ('in' and 'classes' stand for the "
-         "data's), lenet-300-100, lenet-5, resnet-N (N layers, as in resnet-20) or wrn-N-K (K times "
-         "wider)."),
+         "data's), lenet-300-100, lenet-5, resnet-N (N layers, as in resnet-20), wrn-N-K (K times wider), "
+         "gpt:LAYERS-WIDTH-HEADS for texts or vit:LAYERS-WIDTH-HEADS-PATCH for images."),
     number("--dropout", _default.dropout, "Share of hidden units dropped in training, in [0, 1)."),
     text("--activation", _default.activation, f"Between the layers: {listed(ACTIVATIONS)}."),
     text("--init", _default.init, f"Initial values: {listed(INITS)}."),

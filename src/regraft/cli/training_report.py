@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from regraft import measure
 from regraft.cli.common import table
-from regraft.data import Data
+from regraft.data import Data, Split
 from regraft.train import History
 
 MOST_ROWS = 20
@@ -16,9 +18,11 @@ MOST_ROWS = 20
 
 def describe_model(screen: Console, name: str, figures: dict[str, Any], data: Data) -> None:
     """Parameters and compression, and what it is trained on."""
+    kinds = f"{data.classes} classes"
+    if measure.is_text(data.train):
+        kinds = f"{data.train.y.shape[1]} characters each, of {data.classes} kinds"
     screen.print(
-        f"{name} on {data.name}: {len(data.train):,} training and {len(data.test):,} test samples, "
-        f"{data.classes} classes",
+        f"{name} on {data.name}: {len(data.train):,} training and {len(data.test):,} test samples, {kinds}",
         soft_wrap=True,
     )
     screen.print(
@@ -26,6 +30,13 @@ def describe_model(screen: Console, name: str, figures: dict[str, Any], data: Da
         f"(compression x{figures['compression']:.1f}), density {100 * figures['density']:.2f} %",
         soft_wrap=True,
     )
+
+
+def bits_of(loss: float, name: str, split: Split) -> str:
+    """The bits per character that a loss comes to, behind a comma; nothing where the split is no text."""
+    if name != "cross-entropy" or not measure.is_text(split):
+        return ""
+    return f", {loss / math.log(2):.4f} bits per character"
 
 
 def history_table(history: History) -> Table:

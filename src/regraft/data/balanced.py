@@ -22,6 +22,7 @@ def balanced_batch(split: Split, per_class: int, generator: torch.Generator) -> 
     """
     if isinstance(per_class, bool) or not isinstance(per_class, int) or per_class < 1:
         raise InputError(f"per_class is {per_class!r}, but must be a whole number of 1 or more; 10 is usual")
+    split.check_one_label("a balanced batch has as many samples of each class")
     chosen = []
     for label, count in enumerate(split.counts()):
         if 0 < count < per_class:

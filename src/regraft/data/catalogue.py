@@ -19,6 +19,8 @@ from regraft.data.paths import first_folder
 from regraft.data.prepare import Options, prepare
 from regraft.data.raw import RawData
 from regraft.data.split import Data
+from regraft.data.text import NAME as TEXT
+from regraft.data.text import is_text, load_text
 from regraft.errors import FileError, InputError, unknown
 
 _DIGITS = tuple(str(i) for i in range(10))
@@ -55,7 +57,7 @@ def names() -> list[str]:
     >>> "digits" in names(), "fashion-mnist" in names()
     (True, True)
     """
-    return sorted([*LOADERS, *_IDX, *_MAT, *_CIFAR100, "cifar-10"])
+    return sorted([*LOADERS, *_IDX, *_MAT, *_CIFAR100, "cifar-10", TEXT])
 
 
 def load(
@@ -75,18 +77,24 @@ def load(
     image_size: int | Sequence[int] | None = None,
     device: torch.device | str | None = None,
 ) -> Data:
-    """A set by name, or a folder of images by path, ready for training.
+    """A set by name, or a folder of images or a text by path, ready for training.
 
     Samples x classes: digits 1797 x 10, breast-cancer 569 x 2, iris 150 x 3, wine 178 x 3 (always there);
     mnist and fashion-mnist 60000 + 10000 x 10, cifar-10 50000 + 10000 x 10, cifar-100 50000 + 10000 x 100
     (official test sets); orl 400 x 40 (faces of 32 x 32), lung 203 x 5, glioma 50 x 4, prostate-ge 102 x 2.
     Case, "-" and "_" in names do not matter. Images are [channels, height, width], rows of tables [features].
 
+    ``"text"`` is a text that regraft writes itself from ``seed``, and the path of a file in UTF-8 is a text
+    too. A sample is a row of characters as numbers, and its labels are the characters that come next, one for
+    each. Behind a colon: ``context=64`` characters a sample, ``characters=400000`` in all, ``part=1/2`` for
+    the first half of the training text, as in ``"text:context=32,part=1/2"``. The last tenth of a text is for
+    testing. ``gpt`` is the model for it.
+
     The same arguments give the same data, in the files' order, whatever was loaded before.
 
     Args:
-        name: one of ``names()``, or the path of a folder with one subfolder of images per class, with or
-            without ``train`` and ``test`` folders above them.
+        name: one of ``names()``, the path of a folder with one subfolder of images per class, with or
+            without ``train`` and ``test`` folders above them, or the path of a text.
         data_dir: where the sets' folders are; default the variable REGRAFT_DATA, else ``~/.cache/regraft``.
         classes: keep these classes alone, by label or by name; they become 0, 1, ... in this order.
         per_class: training samples of each class, chosen by the seed; default all.
@@ -119,6 +127,10 @@ def load(
     )
     options.check()
     known = canonical(name)
+    if (known == TEXT or known is None) and is_text(name):
+        if coarse or image_size is not None:
+            raise InputError("coarse and image_size are for images, not for a text: leave them out")
+        return load_text(name, options)
     if coarse and known not in _CIFAR100:
         raise InputError(f"coarse=True is for cifar-100 alone, not for '{name}': leave it out")
     if known is None:
@@ -145,10 +157,10 @@ def _folder(name: str | os.PathLike[str]) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         return path
-    if path.exists():
-        raise FileError(f"'{name}' is a file: expected a folder with one subfolder of images per class")
     if len(path.parts) > 1 or isinstance(name, os.PathLike):
-        raise FileError(f"there is no folder '{name}': expected one subfolder of images per class")
+        raise FileError(
+            f"there is no folder or file '{name}': expected one subfolder of images per class, or a text"
+        )
     raise unknown("data set", str(name), names())
 
 

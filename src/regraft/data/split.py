@@ -17,7 +17,8 @@ from regraft.errors import InputError
 @dataclass(frozen=True, eq=False)
 class Split:
     """Samples ``x`` float32 [n, ...] and labels ``y`` int64 [n], on one device; or, for regression and for
-    several labels a sample, numbers ``y`` float32 [n, outputs].
+    several labels a sample, numbers ``y`` float32 [n, outputs]; or, of texts, rows ``x`` [n, positions] with
+    a label for each position, ``y`` int64 [n, positions].
 
     It is also a map-style ``torch.utils.data.Dataset`` (it has ``len`` and an index), so any torch DataLoader
     takes it; ``regraft.data.Loader`` is much faster because it gathers a batch by one ``index_select``.
@@ -37,7 +38,8 @@ class Split:
     def __post_init__(self) -> None:
         x, y = self.x, self.y
         wanted = 1 if self.labelled else 2
-        if x.ndim < 1 or y.ndim != wanted or len(x) != len(y):
+        rows = self.labelled and y.ndim == 2 and x.shape == y.shape
+        if not rows and (x.ndim < 1 or y.ndim != wanted or len(x) != len(y)):
             kind, shape = (
                 ("labels", "[n]") if self.labelled else ("numbers", "[n, outputs] (labels are int64)")
             )
@@ -69,8 +71,14 @@ class Split:
 
     @property
     def labelled(self) -> bool:
-        """Whether ``y`` are labels, one a sample, and not numbers."""
+        """Whether ``y`` are labels, one a sample or one a position, and not numbers."""
         return not self.y.is_floating_point()
+
+    @property
+    def highest(self) -> Tensor:
+        """The targets of one sample, [1, ...]; where they are labels, each the largest there is: what a
+        model must have an output for."""
+        return torch.full_like(self.y[:1], int(self.y.max())) if self.labelled else self.y[:1]
 
     @property
     def device(self) -> torch.device:
@@ -86,13 +94,13 @@ class Split:
         return Split(self.x.flatten(1), self.y) if self.x.ndim != 2 else self
 
     def counts(self, classes: int = 0) -> list[int]:
-        """Number of samples per label, at least ``classes`` entries.
+        """Number of samples (of texts: positions) per label, at least ``classes`` entries.
 
         Raises:
             InputError: the split has numbers, not labels.
         """
         self._check_labelled("counts() counts labels")
-        return [int(c) for c in torch.bincount(self.y, minlength=classes).tolist()]
+        return [int(c) for c in torch.bincount(self.y.flatten(), minlength=classes).tolist()]
 
     def select(self, index: Tensor) -> Split:
         """The samples at ``index`` [k], int64, in that order."""
@@ -112,9 +120,18 @@ class Split:
         Raises:
             InputError: ``fraction`` not in (0, 1), or one side would be empty; numbers instead of labels.
         """
-        self._check_labelled("split_off() divides each class")
+        self.check_one_label("split_off() divides each class")
         rest, part = stratified(self.y, fraction, generator)
         return self.select(rest), self.select(part)
+
+    def check_one_label(self, what: str) -> None:
+        """Raise InputError unless each sample has one label."""
+        self._check_labelled(what)
+        if self.y.ndim != 1:
+            raise InputError(
+                f"{what}, but each sample of this split has {self.y.shape[1]} labels, one for each of its "
+                "positions: pick samples with select(torch.randperm(len(split))[:k])"
+            )
 
     def _check_labelled(self, what: str) -> None:
         if not self.labelled:

@@ -162,7 +162,7 @@ def local_round(
     loader = Loader(data, batch_size, generator=seeds.stream(own, "order"))
     with own_random_numbers(device, seeds.derived(own, "dropout")):
         with measure.evaluating(trained), torch.no_grad():
-            measure.forward_checked(trained, data.x[:1], data.y.max()[None])
+            measure.forward_checked(trained, data.x[:1], data.highest)
         _evolve(trained, data, loss, optimizer, local, round, seed, own)
         step = make_step(trained, loss, optimizer)
         for _ in range(local.epochs):

@@ -15,6 +15,7 @@ from regraft.models.mlp import make_mlp, parse_lenet_300_100, parse_mlp
 from regraft.models.parts import ACTIVATIONS, initialise
 from regraft.models.resnet import make_resnet, make_wide_resnet, parse_resnet, parse_wide_resnet
 from regraft.models.spec import Request
+from regraft.models.transformer import make_gpt, make_vit, parse_gpt, parse_vit
 
 
 class Family(NamedTuple):
@@ -31,9 +32,11 @@ MODELS: dict[str, Family] = {
     "lenet-5": Family(parse_lenet_5, make_lenet_5, "lenet-5"),
     "resnet": Family(parse_resnet, make_resnet, "resnet-20"),
     "wrn": Family(parse_wide_resnet, make_wide_resnet, "wrn-16-2"),
+    "gpt": Family(parse_gpt, make_gpt, "gpt:2-64-4"),
+    "vit": Family(parse_vit, make_vit, "vit:2-64-4-4"),
 }
 
-_RESIDUAL = re.compile(r"^(resnet|wrn)-(?=\d)")  # resnet-20 is short for resnet:20
+_DASHED = re.compile(r"^(resnet|wrn|gpt|vit)-(?=\d)")  # resnet-20 is short for resnet:20
 
 
 def resolve(
@@ -48,7 +51,8 @@ def resolve(
 
     Args:
         name: ``"mlp:784-300-10"`` (``in`` and ``classes`` stand for the data's), ``"lenet-300-100"``,
-            ``"lenet-5"``, ``"resnet-20"`` (also ``"resnet:20"``: layers) or ``"wrn-16-2"`` (layers, width).
+            ``"lenet-5"``, ``"resnet-20"`` (also ``"resnet:20"``: layers), ``"wrn-16-2"`` (layers, width),
+            ``"gpt:2-64-4"`` (layers, width, heads) or ``"vit:2-64-4-4"`` (and the side of a patch).
         input_shape: shape of one sample.
         classes: number of classes.
         dropout: probability in [0, 1) that a hidden unit is dropped while training.
@@ -63,7 +67,7 @@ def resolve(
     """
     if activation not in ACTIVATIONS:
         raise unknown("activation", activation, ACTIVATIONS)
-    family, _, argument = _RESIDUAL.sub(r"\1:", name.strip()).partition(":")
+    family, _, argument = _DASHED.sub(r"\1:", name.strip()).partition(":")
     if family not in MODELS:
         error = unknown("model", family, MODELS)
         examples = ", ".join(f"'{f.example}'" for f in MODELS.values())

@@ -48,7 +48,8 @@ def initialise(
     sparse_init: str = "keep",
     generator: torch.Generator | None = None,
 ) -> None:
-    """Draw new values for every Linear and Conv layer, dense or sparse, in place and in module order.
+    """Draw new values for every Linear and Conv layer, dense or sparse, in place and in module order; those
+    of embeddings are normal with variance 1.
 
     Args:
         init: ``"he"`` draws weights uniformly with variance gain^2 / fan-in, where gain^2 is 2 for ReLU (He
@@ -86,5 +87,8 @@ def initialise(
                 if module.bias is not None:
                     spread = bound if init == "torch" else 0.0
                     module.bias.uniform_(-spread, spread, generator=generator)
+        elif isinstance(module, nn.Embedding):
+            with torch.no_grad():
+                module.weight.normal_(generator=generator)
         elif not any(module.children()) and callable(getattr(module, "reset_parameters", None)):
             module.reset_parameters()  # type: ignore[operator]  # normalisation layers: ones and zeros

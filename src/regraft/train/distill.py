@@ -82,7 +82,7 @@ class Teachers:
         for number, model in enumerate(self.models, 1):
             device = next((p.device for p in model.parameters()), split.device)
             with measure.evaluating(model):
-                measure.forward_checked(model, split.x[:1].to(device), split.y.max()[None])
+                measure.forward_checked(model, split.x[:1].to(device), split.highest)
                 found = torch.cat([model(x.to(device)).double() for x in torch.split(split.x, AT_ONCE)])
             if not bool(found.isfinite().all()):
                 raise InputError(f"teacher {number} gives NaN or infinite logits: leave it out")
@@ -129,7 +129,8 @@ class Distilled:
     def __call__(self, output: Tensor, numbers: Tensor) -> Tensor:
         t = F.log_softmax(self.logits[numbers].to(output) / self.temperature, dim=1)
         z = F.log_softmax(output / self.temperature, dim=1)
-        apart = F.kl_div(z, t, reduction="batchmean", log_target=True) * self.temperature**2
+        positions = output[:, 0].numel()  # those of a text, else samples
+        apart = F.kl_div(z, t, reduction="sum", log_target=True) / positions * self.temperature**2
         return (1.0 - self.weight) * self.loss(output, self.labels[numbers]) + self.weight * apart
 
     def check(self, output: Tensor) -> None:
