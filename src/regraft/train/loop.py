@@ -108,8 +108,7 @@ def fit(
     modes = [(m, m.training) for m in model.modules()]
     with own_random_numbers(device, seeds.derived(seed, "dropout")):
         with measure.evaluating(model), torch.no_grad():
-            first = data.train.y.max()[None] if data.train.labelled else data.train.y[:1]
-            output = measure.forward_checked(model, data.train.x[:1], first)
+            output = measure.forward_checked(model, data.train.x[:1], data.train.highest)
             if objective is not None:
                 objective.check(output)
         if resume is not None:
