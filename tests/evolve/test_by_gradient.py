@@ -193,9 +193,12 @@ def test_several_processes_would_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     evolver = Evolve("magnitude", "gradient", generator=seeded()).attach(model := mlp())
-    with pytest.raises(InputError, match="the topologies would part: pass the same"), evolver.watch():
+    with (
+        pytest.raises(InputError, match="attach the model wrapped in DistributedDataParallel"),
+        evolver.watch(),
+    ):
         pass
-    with pytest.raises(InputError, match="the topologies would part: pass the same"):
+    with pytest.raises(InputError, match="attach the model wrapped in DistributedDataParallel"):
         evolver.show({})
     assert evolver.step(Probe(loss=cross_entropy, batches=[batch()])) is not None
     with Evolve(generator=seeded()).attach(model).watch():  # SET looks at no gradients

@@ -1,8 +1,9 @@
-"""One of several processes that train one sparse model with DistributedDataParallel, for test_distributed.py.
+"""One of several processes that train sparse models with DistributedDataParallel, for test_distributed.py.
 
-Arguments: rank, number of processes, folder. Writes ``<folder>/<rank>.pt`` with the state it ends with.
+Arguments: rank, number of processes, folder. Writes ``<folder>/<rank>.pt``: the end of each case.
 """
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -12,6 +13,24 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import regraft
+from regraft.evolve import Gradient, InnerProduct
+from regraft.probe import Probe
+
+STEPS = 24
+# case: grow rule, options of train()
+CASES = {
+    "set": ("random", {}),
+    "rigl": ("gradient", {"watch": True}),
+    "rigl-accumulated": (Gradient(batches=2), {"watch": True, "accumulate": 2}),
+    "inner-product": (InnerProduct(samples=None), {"watch": True}),
+    "inner-product-probe": (InnerProduct(samples=None), {"probe": True}),
+}
+# the processes see unequal numbers of samples, or draw some of them: no single process does the same
+UNEQUAL = {
+    "set": ("random", {}),
+    "rigl": ("gradient", {"watch": True}),
+    "inner-product-sampled": (InnerProduct(samples=5), {"watch": True}),
+}
 
 
 def build(seed: int) -> nn.Module:
@@ -21,44 +40,63 @@ def build(seed: int) -> nn.Module:
     return regraft.sparsify(model, 0.3, generator=torch.Generator().manual_seed(seed))
 
 
-def batch() -> tuple[torch.Tensor, torch.Tensor]:
+def batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The data of all processes together."""
-    generator = torch.Generator().manual_seed(99)
+    generator = torch.Generator().manual_seed(step)
     x = torch.randn(8, 12, generator=generator, dtype=torch.float64)
     return x, torch.randint(3, (8,), generator=generator)
 
 
-def rewire(model: nn.Module, step: int) -> None:
-    """Move a fifth of the connections, decided by a generator that all processes seed alike."""
-    generator = torch.Generator().manual_seed(step)
-    for weight in (model[0].weight, model[2].weight):
-        k = weight.nnz // 5
-        kept = weight.index[weight.values.abs().argsort()[k:]].sort().values
-        grown = regraft.positions.sample_absent(weight.index, weight.size, k, generator)
-        index = torch.cat([kept, grown]).sort().values
-        weight.rewire(index, torch.zeros(k, dtype=torch.float64))
+def share(step: int, rank: int, processes: int, *, unequal: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """What one process sees of it."""
+    x, y = batch(step)
+    sizes = [2, 6] if unequal and processes == 2 else [8 // processes] * processes
+    return x.split(sizes)[rank], y.split(sizes)[rank]
 
 
-def train(model: nn.Module, forward: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
-    """Six steps of plain SGD with a change of topology after each second one."""
-    optimizer = torch.optim.SGD(model.parameters(), 0.5)
-    for step in range(6):
+def train(model, forward, grow, data, *, seed=0, watch=False, probe=False, accumulate=1):
+    """SGD with a change of topology after each third step; ``data(step)`` gives a batch."""
+    optimizer = torch.optim.SGD(model.parameters(), 0.2, momentum=0.9)
+    generator = torch.Generator().manual_seed(seed)
+    evolver = regraft.Evolve("magnitude", grow, 0.3, every=3, generator=generator)
+    evolver.attach(forward, optimizer)
+    for step in range(STEPS):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(forward(x), y).backward()
+        with evolver.watch() if watch else contextlib.nullcontext():
+            parts = list(zip(*(t.chunk(accumulate) for t in data(step)), strict=True))
+            for i, (x, y) in enumerate(parts):
+                last = i == len(parts) - 1 or not isinstance(forward, DistributedDataParallel)
+                with contextlib.nullcontext() if last else forward.no_sync():
+                    (nn.functional.cross_entropy(forward(x), y) / len(parts)).backward()
         optimizer.step()
-        if step % 2:
-            rewire(model, step)
+        evolver.step(Probe(loss=nn.functional.cross_entropy, batches=[data(step)]) if probe else None)
+    return {
+        "state": model.state_dict(),
+        "momentum": optimizer.state_dict()["state"],
+        "dropped": [done.total for done in evolver.history],
+        "regrown": [sum(done.regrown.values()) for done in evolver.history],
+    }
 
 
 def main(rank: int, processes: int, folder: Path) -> None:
-    """Train on this process's share of the data, from its own start."""
+    """Each case from this process's own start and seed, on its share of the data."""
+    torch.set_num_threads(1)
     rendezvous = f"file://{folder / 'rendezvous'}"
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=processes)
-    model = build(seed=rank)
-    x, y = (tensor.chunk(processes)[rank] for tensor in batch())
-    model(x)  # kernels that remember the topology remember the one that is about to be overwritten
-    train(model, DistributedDataParallel(model), x, y)
-    torch.save(model.state_dict(), folder / f"{rank}.pt")
+    done = {}
+    for unequal, cases in ((False, CASES), (True, UNEQUAL)):
+        for name, (grow, options) in cases.items():
+            model = build(seed=rank)
+            model(
+                batch(0)[0]
+            )  # kernels that remember the topology remember one that is about to be overwritten
+            wrapped = DistributedDataParallel(model)
+
+            def data(step, unequal=unequal):
+                return share(step, rank, processes, unequal=unequal)
+
+            done[name, unequal] = train(model, wrapped, grow, data, seed=rank, **options)
+    torch.save(done, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 

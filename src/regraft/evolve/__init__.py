@@ -3,7 +3,8 @@
 from regraft.evolve.by_gradient import Gradient, InnerProduct
 from regraft.evolve.context import Context, Drop, Grow, Growth, Watching
 from regraft.evolve.drop import DROPS, magnitude, signed_magnitude
-from regraft.evolve.evolver import EvolutionStep, Evolve
+from regraft.evolve.evolution_step import EvolutionStep
+from regraft.evolve.evolver import Evolve
 from regraft.evolve.grow import INITS, Init, RandomGrowth, random
 from regraft.evolve.grow_rules import GROWS
 from regraft.evolve.methods import METHODS, Method, method

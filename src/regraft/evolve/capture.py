@@ -4,8 +4,9 @@ outputs, of which the gradient of any weight, active or not, is a sum of product
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -27,7 +28,8 @@ Keep = Callable[[str, SparseLayer, Tensor, Tensor], None]
 def recording(layers: Mapping[str, SparseLayer], keep: Keep) -> Iterator[None]:
     """Within the block, each backward pass through one of the layers calls ``keep``.
 
-    Hooks are there within the block only. They copy nothing and change nothing.
+    Hooks are there within the block only. They copy nothing and change nothing. What ``torch.compile`` made
+    runs uncompiled meanwhile, since a compiled graph does not call hooks that came after it.
     """
 
     def record(name: str, layer: SparseLayer, given: tuple[Any, ...], output: Tensor) -> None:
@@ -38,8 +40,10 @@ def recording(layers: Mapping[str, SparseLayer], keep: Keep) -> Iterator[None]:
             )
 
     handles = [layer.register_forward_hook(partial(record, name)) for name, layer in layers.items()]
+    compiles = "torch._dynamo" in sys.modules  # else nothing is compiled, and the import takes a second
     try:
-        yield
+        with torch.compiler.set_stance("force_eager") if compiles else nullcontext():
+            yield
     finally:
         for handle in handles:
             handle.remove()
@@ -151,6 +155,8 @@ def dense_gradient(layer: SparseLayer, x: Tensor, dz: Tensor) -> Tensor:
     >>> dense_gradient(layer, torch.ones(5, 3), torch.ones(5, 2)).tolist()
     [[5.0, 5.0, 5.0], [5.0, 5.0, 5.0]]
     """
+    kind = torch.promote_types(x.dtype, dz.dtype)  # under autocast an input may be finer than a gradient
+    x, dz = x.to(kind), dz.to(kind)
     if not isinstance(layer, SparseConv):
         rows, cols = columns(layer, x, dz)
         return rows @ cols.t()

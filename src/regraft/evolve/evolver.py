@@ -7,8 +7,8 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,10 @@ from regraft import positions
 from regraft.errors import InputError, MismatchError
 from regraft.evolve import drop as drops
 from regraft.evolve import grow as growing
-from regraft.evolve import grow_rules
+from regraft.evolve import grow_rules, together
 from regraft.evolve.capture import differentiate, recording
 from regraft.evolve.context import Context, Drop, Grow, Growth, Watching
+from regraft.evolve.evolution_step import EvolutionStep
 from regraft.evolve.named import Patterns, as_patterns, sparse_weights, unwrapped
 from regraft.evolve.optimizer_state import Optimizers, check_held, holds, optimizers, remap_state
 from regraft.evolve.settings import HISTORY, as_schedule, at_least_one, check_rate
@@ -29,46 +30,8 @@ from regraft.probe import Probe
 from regraft.schedules import Progress, Schedule
 from regraft.weight import SparseWeight
 
-
-@dataclass(frozen=True)
-class EvolutionStep:
-    """What one update did.
-
-    Attributes:
-        step: optimizer steps done when it happened.
-        update: number of updates before it.
-        rate: fraction of connections dropped.
-        dropped: connections dropped, by weight name; as many were grown.
-        regrown: how many of the grown ones had just been dropped, by weight name.
-        explored: share of all positions that were ever active, where ``Evolve`` remembers them, else None.
-    """
-
-    step: int
-    update: int
-    rate: float
-    dropped: dict[str, int]
-    regrown: dict[str, int]
-    explored: float | None = None
-
-    @property
-    def regrowth(self) -> float:
-        """Share of the dropped connections that grew back at once; 0 where none was dropped."""
-        return sum(self.regrown.values()) / self.total if self.total else 0.0
-
-    @property
-    def grown(self) -> dict[str, int]:
-        """Connections grown, by weight name: as many as were dropped."""
-        return dict(self.dropped)
-
-    @property
-    def total(self) -> int:
-        """Connections replaced in all."""
-        return sum(self.dropped.values())
-
-    def figures(self) -> dict[str, float]:
-        """``rate``, ``dropped``, ``grown`` and ``regrown`` over all weights, and ``explored`` if known."""
-        counts = {"dropped": self.total, "grown": self.total, "regrown": sum(self.regrown.values())}
-        return {"rate": self.rate, **counts} | ({} if self.explored is None else {"explored": self.explored})
+if TYPE_CHECKING:  # torch may be built without torch.distributed
+    from torch.distributed import ProcessGroup
 
 
 class Evolve:
@@ -97,8 +60,7 @@ class Evolve:
             connection ends untrained. With a smaller ``every``, ``total = (epochs - 1) * len(loader) + 1``
             keeps the whole last epoch quiet; for RigL it is T_end.
         generator: source of every random choice, a CPU one for any device. Default: a new one seeded with
-            ``torch.initial_seed()``, hence by ``torch.manual_seed``. In distributed training seed alike on
-            every rank: all ranks then choose the same topology, because their weights are the same.
+            ``torch.initial_seed()``, hence by ``torch.manual_seed``. In distributed training rank 0's counts.
         include, exclude: shell patterns on the names of weights or layers that evolve.
         explore: remember every position that was ever active, for ``explored``: 8 bytes for each.
 
@@ -148,6 +110,7 @@ class Evolve:
         self._captured: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self._watching = self.grow if isinstance(self.grow, Watching) else None
         self._model: nn.Module | None = None
+        self._group: ProcessGroup | None = None
         self._optimizers: tuple[torch.optim.Optimizer, ...] = ()
         self._weights: dict[str, SparseWeight] = {}
         self._layers: dict[str, SparseLayer] = {}
@@ -158,9 +121,15 @@ class Evolve:
             f"Evolve(drop={drop}, grow={self.grow}, rate={self.rate}, every={self.every}, total={self.total})"
         )
 
-    def attach(self, model: nn.Module, optimizer: Optimizers = None) -> Self:
+    def attach(
+        self, model: nn.Module, optimizer: Optimizers = None, *, group: ProcessGroup | None = None
+    ) -> Self:
         """Say what to evolve: a model (compiled or wrapped in DDP too) and the optimizers that train it,
         whose state then follows. Returns self.
+
+        Args:
+            group: processes that train this model together; default those of its DDP wrapper. All of them
+                take the first one's choices, and rules that look at gradients see those of all.
 
         Raises:
             InputError: no sparse weight, a pattern without a match, or an optimizer that holds none of the
@@ -170,6 +139,7 @@ class Evolve:
         given = optimizers(optimizer)
         check_held(given, weights)
         self._model, self._optimizers, self._weights = model, given, weights
+        self._group = together.group_of(model, group)
         layers = {id(m.weight): m for m in unwrapped(model).modules() if isinstance(m, SparseLayer)}
         self._layers = {n: layers[id(w)] for n, w in weights.items() if id(w) in layers}
         return self
@@ -231,7 +201,7 @@ class Evolve:
         2
 
         Raises:
-            InputError: not attached; several processes, each of which would see other gradients.
+            InputError: not attached; several processes, and a model that is not wrapped in DDP.
         """
         if not self.watching:
             yield
@@ -248,7 +218,7 @@ class Evolve:
                 are passed over. The tensors are kept as the rule keeps them, which may be without a copy.
 
         Raises:
-            InputError: not attached; several processes.
+            InputError: as ``watch``.
         """
         self._check_alone()
         for name, layer in self._watched().items():
@@ -256,10 +226,10 @@ class Evolve:
                 self._keep(name, layer, *seen[layer])
 
     def _check_alone(self) -> None:
-        if _processes() > 1:
+        if self._group is None and together.processes() > 1:
             raise InputError(
-                "evolver.watch() sees the gradients of one process, and the topologies would part: pass the "
-                "same evolver.step(Probe(loss=..., batches=...)) in each process"
+                "evolver.watch() sees the gradients of one of several processes: attach the model wrapped in "
+                "DistributedDataParallel, or name the processes that train it, .attach(..., group=...)"
             )
 
     def _keep(self, name: str, layer: SparseLayer, x: Tensor, dz: Tensor) -> None:
@@ -289,9 +259,11 @@ class Evolve:
         if probe is not None and self._watching is not None and not self._captured:
             with self._timed("search"), recording(self._watched(), self._keep):
                 differentiate(unwrapped(model), probe, "Evolve")
-        captured, self._captured = self._captured, {}
+        evolving = self._evolving()
+        with self._timed("search"):
+            captured, self._captured = together.gathered(self._captured, evolving, self._group), {}
         dropped, regrown = {}, {}
-        for name, weight in self._evolving().items():
+        for name, weight in evolving.items():
             seen = captured.pop(name, ())
             context = Context(name, self.generator, progress, model, probe, self._layers.get(name), seen)
             dropped[name], regrown[name] = self._update(weight, rate, context)
@@ -302,7 +274,7 @@ class Evolve:
 
     def _update(self, weight: SparseWeight, rate: float, context: Context) -> tuple[int, int]:
         with self._timed("rewire"):
-            entries = self.drop(weight, rate, context)
+            entries = together.decided(self.drop(weight, rate, context), self._group)
             survivors, gone = parted(weight.index, entries, f"entries dropped from '{context.name}'")
             if self._ever is not None and context.name not in self._ever:
                 self._ever[context.name] = weight.index.clone()
@@ -313,6 +285,7 @@ class Evolve:
             growth = self.grow(weight, survivors, k, context)
         with self._timed("rewire"):
             growth = growing.check_growth(growth, weight, k, context)
+            growth = Growth(*(together.decided(part, self._group) for part in (growth.index, growth.values)))
             back = positions.contains(gone, growth.index)
             regrown = int(back.sum())
             if regrown and getattr(self.grow, "keep_regrown", False):
@@ -402,8 +375,3 @@ class Evolve:
         self._captured = {n: [(a, b) for a, b in kept] for n, kept in state.get("captured", {}).items()}
         if self._ever is not None:
             self._ever = dict(state.get("ever", {}))
-
-
-def _processes() -> int:
-    there = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if there else 1
