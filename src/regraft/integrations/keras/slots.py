@@ -1,0 +1,111 @@
+"""The slots of a Keras optimizer (momentum, Adam's moments, ...) follow a change of topology."""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterable, Iterator, MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regraft.evolve.optimizer_state import FRESH
+from regraft.integrations.keras.required import keras
+
+# lists of an optimizer's variables that are not one for each trained variable
+OTHER_LISTS = ("_variables", "_trainable_variables")
+
+
+def inner_optimizers(optimizer: Any) -> Iterator[Any]:
+    """The optimizer and those that it wraps (loss scaling, several optimizers in one)."""
+    yield optimizer
+    inside = [getattr(optimizer, "inner_optimizer", None), *getattr(optimizer, "_inner_optimizers", ())]
+    for inner in inside:
+        if inner is not None:
+            yield from inner_optimizers(inner)
+
+
+def slots_of(optimizer: Any, variable: Any) -> dict[str, Any]:
+    """The optimizer's variables that hold one number for each of ``variable``'s, by how they start.
+
+    An optimizer keeps them in lists that line up with the variables that it trains. The name of a slot says
+    what a new entry begins with: ``"average..."`` with the variable's own value, ``"accumulator..."`` with
+    the optimizer's ``initial_accumulator_value``, any other with zero.
+    """
+    found: dict[str, Any] = {}
+    for part in inner_optimizers(optimizer):
+        trained = getattr(part, "_trainable_variables", ())
+        place = next((i for i, v in enumerate(trained) if v is variable), None)
+        if place is None:
+            continue
+        for name, slots in vars(part).items():
+            aligned = isinstance(slots, list) and len(slots) == len(trained) and name not in OTHER_LISTS
+            slot = slots[place] if aligned else None
+            if isinstance(slot, keras.Variable) and tuple(slot.shape) == tuple(variable.shape):
+                found[f"{_start(part, name)}/{len(found)}"] = slot
+    return found
+
+
+def _start(optimizer: Any, name: str) -> str:
+    if name == "_accumulators" and hasattr(optimizer, "initial_accumulator_value"):
+        return "accumulator"
+    z_of_schedule_free = name == "_momentums" and type(optimizer).__name__ == "ScheduleFreeAdamW"
+    return "average" if name == "_model_variables_moving_average" or z_of_schedule_free else "zero"
+
+
+class _Slots(MutableMapping[str, Any]):
+    """Slots by name as the state that ``remap_state`` moves: what is set is written into the variable."""
+
+    def __init__(self, variables: dict[str, Any]) -> None:
+        self.variables = variables
+
+    def __getitem__(self, name: str) -> Tensor:
+        value: Tensor = self.variables[name].value
+        return value
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        self.variables[name].assign(value)
+
+    def __delitem__(self, name: str) -> None:
+        del self.variables[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.variables)
+
+    def __len__(self) -> int:
+        return len(self.variables)
+
+    def items(self) -> ItemsView[str, Any]:
+        return ItemsView(self)
+
+
+class KerasState(torch.optim.Optimizer):
+    """A Keras optimizer as ``regraft.Evolve`` sees one: it holds parameters and has a state for each.
+
+    It takes no steps; ``Evolve`` moves what is in its state when connections move.
+    """
+
+    def __init__(self, optimizer: Any, variables: Iterable[Any]) -> None:
+        """Args:
+        optimizer: of Keras.
+        variables: the values of the sparse layers that it trains.
+        """
+        known = {v.value: slots_of(optimizer, v) for v in variables}
+        super().__init__(list(known), {"initial": _initial_accumulator(optimizer)})
+        self.state.update({p: _Slots(slots) for p, slots in known.items()})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Nothing: Keras takes the steps."""
+
+
+def _initial_accumulator(optimizer: Any) -> float:
+    for part in inner_optimizers(optimizer):
+        if hasattr(part, "initial_accumulator_value"):
+            return float(part.initial_accumulator_value)
+    return 0.0
+
+
+# names as in slots_of, up to as many slots as any optimizer has
+FRESH[KerasState] = {
+    **{f"accumulator/{i}": lambda group, values: float(group["initial"]) for i in range(8)},
+    **{f"average/{i}": lambda group, values: values for i in range(8)},
+}
