@@ -33,7 +33,8 @@ def recording(layers: Mapping[str, SparseLayer], keep: Keep) -> Iterator[None]:
     """
 
     def record(name: str, layer: SparseLayer, given: tuple[Any, ...], output: Tensor) -> None:
-        if output.requires_grad:
+        # a layer frozen for this pass, as a discriminator is in the generator's, has no gradient to see
+        if output.requires_grad and layer.weight.values.requires_grad:
             x = given[0].detach()
             output.register_hook(  # type: ignore[no-untyped-call]
                 lambda dz: keep(name, layer, x, dz.detach())
@@ -62,7 +63,9 @@ def differentiate(model: nn.Module, probe: Probe, user: str) -> None:
     parameters = [p for p in model.parameters() if p.requires_grad]
     buffers = {b: b.clone() for b in model.buffers()}
     try:
-        with torch.random.fork_rng(), torch.enable_grad():
+        # without their names torch would save the state of every GPU, and warn where there are several
+        devices = sorted({p.device.index for p in parameters if p.device.type == "cuda"})
+        with torch.random.fork_rng(devices=devices), torch.enable_grad():
             for x, y in batches:
                 value = loss(model(x), y)
                 if not math.isfinite(value.item()):

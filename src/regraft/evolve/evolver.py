@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
@@ -261,7 +261,10 @@ class Evolve:
                 differentiate(unwrapped(model), probe, "Evolve")
         evolving = self._evolving()
         with self._timed("search"):
-            captured, self._captured = together.gathered(self._captured, evolving, self._group), {}
+            captured = {
+                n: _on(w.values.device, self._captured[n]) for n, w in evolving.items() if n in self._captured
+            }
+            captured, self._captured = together.gathered(captured, evolving, self._group), {}
         dropped, regrown = {}, {}
         for name, weight in evolving.items():
             seen = captured.pop(name, ())
@@ -300,9 +303,10 @@ class Evolve:
         for optimizer in self._optimizers:
             remap_state(optimizer, weight.values, rewiring, old_nnz)
         if self._ever is not None:
-            new = positions.difference(growth.index, self._ever[name])
+            ever = self._ever[name].to(weight.index.device)
+            new = positions.difference(growth.index, ever)
             none = new[:0]
-            self._ever[name] = exchange(self._ever[name], none, new)[0]
+            self._ever[name] = exchange(ever, none, new)[0]
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
@@ -375,3 +379,8 @@ class Evolve:
         self._captured = {n: [(a, b) for a, b in kept] for n, kept in state.get("captured", {}).items()}
         if self._ever is not None:
             self._ever = dict(state.get("ever", {}))
+
+
+def _on(device: torch.device, pairs: Iterable[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """What was captured, on the device: a state may have been loaded on another."""
+    return [(a.to(device), b.to(device)) for a, b in pairs]

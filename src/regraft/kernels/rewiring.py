@@ -1,7 +1,7 @@
 """Changing a topology in linear time: pick entries to drop, draw inactive positions, merge, move values.
 
-``smallest``, ``random_inactive`` and ``exchange`` compute in compiled code where that is installed and on the
-CPU, else in torch, with the same meaning; only the random stream differs between the two.
+``smallest`` and ``exchange`` compute in compiled code where that is installed and on the CPU, else in torch, with
+the same meaning. So does ``random_inactive``, always on the CPU; its random stream differs between the two.
 """
 
 from __future__ import annotations
@@ -82,13 +82,14 @@ def random_inactive(index: Tensor, size: int, k: int, generator: torch.Generator
         InputError: ``index`` is no sorted list of positions, or fewer than k positions are inactive.
     """
     index = positions.check(index, size)
-    if not 0 <= k <= size - index.numel() or not _compiled(index):
+    if not 0 <= k <= size - index.numel() or not native.available():
         return positions.sample_absent(index, size, k, generator)
     device = generator.device if generator is not None else torch.device("cpu")
     seed = int(torch.randint(2**62, (1,), generator=generator, device=device))
-    index, out = index.contiguous(), torch.empty(k, dtype=torch.int64)
-    native.module().random_inactive(index.data_ptr(), index.numel(), size, k, seed, out.data_ptr())
-    return out
+    # positions on another device are copied over, so that one seed grows the same connections on each
+    here, out = index.cpu().contiguous(), torch.empty(k, dtype=torch.int64)
+    native.module().random_inactive(here.data_ptr(), here.numel(), size, k, seed, out.data_ptr())
+    return out.to(index.device)
 
 
 def parted(index: Tensor, places: Tensor, name: str = "places") -> tuple[Tensor, Tensor]:
