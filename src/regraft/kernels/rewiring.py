@@ -1,7 +1,8 @@
 """Changing a topology in linear time: pick entries to drop, draw inactive positions, merge, move values.
 
-``smallest`` and ``exchange`` compute in compiled code where that is installed and on the CPU, else in torch, with
-the same meaning. So does ``random_inactive``, always on the CPU; its random stream differs between the two.
+``smallest`` and ``exchange`` compute in compiled code where that is installed and on the CPU, else in torch,
+with the same meaning. So does ``random_inactive``, always on the CPU; its random stream differs between the
+two.
 """
 
 from __future__ import annotations
