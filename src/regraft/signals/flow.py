@@ -29,8 +29,13 @@ class Flow:
     hidden unit leaves it (Tanaka et al. 2020, arXiv:2006.05467, theorems 1 and 2).
 
     ReLU lets positive numbers pass anyway; for tanh, sigmoid and others this takes their slope to be 1. A
-    network that multiplies activations with each other (gates, attention) has a flow, but its shares do not
-    sum to R.
+    network that multiplies activations with each other (gates, attention of its own making) has a flow, but
+    its shares do not sum to R.
+
+    Attention by ``F.scaled_dot_product_attention`` passes the cube root of q k v, averaged over the positions
+    that it may see: something flows only where query, key and value all have it, each has a third of what
+    flows, and the shares of the three layers together are those of one. An embedding gives the mean over its
+    rows, whatever it is asked for. Of both, the literature says nothing.
 
     Attributes:
         power: 1 for synaptic flow; 2 for variances, which a sum of independent terms adds with squared
@@ -203,7 +208,38 @@ def _channels(vector: Tensor, like: Tensor) -> Tensor:
     return vector.view(1, -1, *(1,) * (like.ndim - 2))
 
 
+def _attention(
+    power: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    if enable_gqa:
+        times = query.shape[-3] // key.shape[-3]
+        key, value = (t.repeat_interleave(times, -3) for t in (key, value))
+    seen = torch.ones(query.shape[-2], key.shape[-2], dtype=query.dtype, device=query.device)
+    if is_causal:
+        seen = seen.tril()
+    if attn_mask is not None:
+        seen = seen * (attn_mask if attn_mask.dtype == torch.bool else attn_mask > -torch.inf).to(seen)
+    shares = seen / seen.sum(-1, keepdim=True).clamp(min=1)
+    met = (query @ key.transpose(-2, -1)) / query.shape[-1] * shares @ value
+    flows = met > 0  # the cube root is steep at 0, where nothing flows
+    return torch.where(flows, met, 1.0).pow(1 / 3) * flows
+
+
+def _embedding(power: int, input: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return weight.mean(0).expand(*input.shape, -1)
+
+
 _SCALE: dict[Any, Callable[..., Tensor]] = {
+    F.scaled_dot_product_attention: _attention,
+    F.embedding: _embedding,
     F.batch_norm: _batch_norm,
     F.instance_norm: _instance_norm,
     F.group_norm: _group_norm,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
 
 from regraft import kernels
@@ -76,7 +77,8 @@ class HessianGradient:
     ) -> dict[str, Tensor]:
         """Hg of each connection."""
         run = _Pass(model, probe, values, active, "the Hessian-gradient product", self.temperature)
-        with kernels.use("materialised"):  # differentiated twice
+        # differentiated twice, which torch's other ways to attend do not allow
+        with kernels.use("materialised"), sdpa_kernel(SDPBackend.MATH):
             return run.hessian_times(run.gradient())
 
 
