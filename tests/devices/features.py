@@ -145,4 +145,4 @@ def plain(result: Any) -> Any:
         return {k: plain(v) for k, v in result.items()}
     if isinstance(result, list | tuple):
         return [plain(part) for part in result]
-    return result if isinstance(result, int | float | bool) else str(result)
+    return result if isinstance(result, int | float) else 0 if result is None else hash(str(result))
