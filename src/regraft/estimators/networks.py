@@ -23,8 +23,6 @@ TRIES = 5
 SLOWER = 4.0
 AT_ONCE = 1000  # samples of one pass through a network
 
-Copy = Callable[[nn.Module], nn.Module]
-
 
 def train(
     recipe: Recipe,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
 
 from regraft.data import Data
-from regraft.report import Curve, Densities, Distances, Grid, Pattern, Point, Table
+from regraft.report import Curve, Densities, Distances, Grid, Pattern, Point
 from regraft.report.schema import PatternOf
-from regraft.studies.merging import BIAS_RULES, WEIGHT_RULES, Merged, mean_grid, nnstd_matrix, ranking
+from regraft.studies.merging import BIAS_RULES, WEIGHT_RULES, Merged, mean_grid, nnstd_matrix
 from regraft.studies.networks import Network
 from regraft.topology import Topology
 
@@ -84,19 +83,6 @@ def densities(networks: Sequence[tuple[str, nn.Module]]) -> Densities:
     return {
         "layers": list(found[0][1]),
         "networks": [{"name": name, "densities": [c.density for c in t.values()]} for name, t in found],
-    }
-
-
-def ranking_table(title: str, merged: Sequence[Merged]) -> Table:
-    """Each weight rule's mean, lowest and highest accuracy in percent, best first."""
-    rows: list[list[Any]] = []
-    for rule, mean in ranking(merged):
-        scores = [100 * m.accuracy for m in merged if m.weights == rule]
-        rows.append([rule, len(scores), 100 * mean, min(scores), max(scores)])
-    return {
-        "title": title,
-        "columns": ["Weight rule", "Networks", "Mean accuracy (%)", "Lowest", "Highest"],
-        "rows": rows,
     }
 
 
