@@ -6,11 +6,15 @@ file, writing tensors piece by piece, and refusing damaged files with a sentence
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
+import platform
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,32 +73,158 @@ def atomic_write(path: PathLike) -> Iterator[IO[bytes]]:
     ...     print(os.listdir(folder))
     ['a']
 
+    What a killed process left behind is used up by the next one that writes the same file. A path that is
+    neither file nor folder, such as ``/dev/stdout`` or a pipe, is written to as it is.
+
     Raises:
         FileError: the folder does not exist or cannot be written to, or the disk is full.
     """
+    if is_device(path):
+        with telling(path), open(path, "wb") as device:
+            yield device
+        return
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     if target.is_dir():
         raise FileError(f"cannot write '{path}': it is a folder; give the name of a file in it")
     if not target.parent.is_dir():
         raise FileError(f"cannot write '{path}': its folder does not exist; create it first")
-    try:
-        file = open(temporary, "xb+")  # noqa: SIM115
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    try:
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+    with telling(path):
+        file, temporary = _temporary(target)
+        with file:  # closed last: as long as it is open, its lock says that it is being written
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(temporary, target)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
         _sync_folder(target.parent)
+
+
+def is_device(path: PathLike) -> bool:
+    """Whether what is at ``path`` is neither a file nor a folder: a terminal, a pipe, ``/dev/null``.
+
+    >>> is_device("/dev/null"), is_device("."), is_device("nothing there")
+    (True, False, False)
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _temporary(target: Path) -> tuple[IO[bytes], Path]:
+    """An empty file beside ``target``: the same each time, so that leftovers do not pile up, and another one
+    where that is being written or is not ours."""
+    usual = target.with_name(f".{_short(target.name)}.tmp")
+    with contextlib.suppress(OSError):
+        descriptor = os.open(usual, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        file = open(descriptor, "rb+")  # noqa: SIM115
+        if _is_ours(descriptor) and _take(descriptor) and _is_at(descriptor, usual):
+            file.truncate(0)
+            return file, usual
+        file.close()
+    other = target.with_name(f".{_short(target.name)}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    return open(other, "xb+"), other
+
+
+def _short(name: str) -> str:
+    """The name, or the start of one so long that no more fits; told from others by its hash."""
+    if len(os.fsencode(name)) <= 200:
+        return name
+    return f"{name[:40]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}"
+
+
+def _is_ours(descriptor: int) -> bool:
+    """Whether an open file is an ordinary one of this user, under one name only."""
+    found = os.fstat(descriptor)
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == os.geteuid()
+
+
+def _take(descriptor: int) -> bool | None:
+    """Lock an open file until it is closed or the process ends; False where another holds it, None where
+    there are no such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether the open file is the one at ``path``: the process that held it may have moved it."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def only_one(folder: PathLike, name: str = ".lock") -> Iterator[None]:
+    """Within the block no other process, and nothing else in this one, may enter a block for ``folder``.
+
+    The lock is a file in the folder, held by the operating system: it goes with the process, however that
+    ends. File systems without locks let everybody in.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, only_one(folder):
+    ...     try:
+    ...         with only_one(folder):
+    ...             pass
+    ...     except FileError as error:
+    ...         print(str(error).startswith("another run writes into"))
+    True
+
+    Raises:
+        FileError: another run holds the folder, or it cannot be written to.
+    """
+    place = Path(folder) / name
+    with _hold(place, folder) as file:
+        try:
+            with telling(folder):
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {platform.node()}".encode())
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                place.unlink()  # while it is held: who has it open sees that it is gone, and makes another
+
+
+def _hold(place: Path, folder: PathLike) -> IO[bytes]:
+    while True:
+        try:
+            file = open(place, "ab+", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise _cannot_write(folder, error) from error
+        if _take(file.fileno()) is False:
+            with file:
+                file.seek(0)
+                holder = file.read(200).decode(errors="replace") or "one that has just begun"
+            raise FileError(
+                f"another run writes into '{folder}' ({holder}): wait for it, or name another folder"
+            )
+        if _is_at(file.fileno(), place):
+            return file
+        file.close()
+
+
+@contextmanager
+def telling(path: PathLike) -> Iterator[None]:
+    """Within the block what the operating system says against writing ``path`` becomes a FileError."""
+    try:
+        yield
     except FileError:
         raise
     except OSError as error:
         raise _cannot_write(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _cannot_write(path: PathLike, error: OSError) -> FileError:
@@ -104,13 +234,17 @@ def _cannot_write(path: PathLike, error: OSError) -> FileError:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name itself survive a power cut, where the system can."""
+    """Make the new name itself survive a power cut, where the system can and lets us look at the folder."""
     if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP):
+                raise
 
 
 def sha256(path: PathLike) -> str:
@@ -225,11 +359,11 @@ def _check_coverage(path: PathLike, entries: Mapping[str, Entry], data: int, tot
         raise corrupt(path, f"{total - at} bytes follow its last tensor")
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Strict JSON, without duplicated names, NaN and infinities; None for anything else."""
+def parse_json(text: Any) -> Any:
+    """Strict JSON, without duplicated names, NaN and infinities; None for all else, text or not."""
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+    except (TypeError, ValueError, RecursionError):
         return None
 
 
@@ -238,6 +372,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) != len(pairs):
         raise ValueError("a name occurs twice")
     return made
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):  # 1e999
+        raise ValueError(f"{text} is beyond a number of 64 bits")
+    return number
 
 
 def _no_constant(name: str) -> Any:

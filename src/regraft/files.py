@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import platform
 import shutil
 import tempfile
@@ -246,6 +247,7 @@ class NetworkFile:
         self.path = Path(path)
         self._finite = finite
         self._file: IO[bytes] | None = None
+        self._stamp: tuple[int, ...] | None = None
         try:
             self.entries, metadata = container.read_table(self._open(), self.path)
             self.header = self._check_header(metadata)
@@ -262,6 +264,12 @@ class NetworkFile:
             except OSError as error:
                 reason = error.strerror or error
                 raise FileError(f"cannot open '{self.path}': {reason}; check the path") from error
+            found = os.fstat(self._file.fileno())
+            stamp = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+            if self._stamp not in (None, stamp):  # its table would be read with another file's tensors
+                self.close()
+                raise FileError(f"'{self.path}' was written anew while it was being read: do that again")
+            self._stamp = stamp
         return self._file
 
     def close(self) -> None:

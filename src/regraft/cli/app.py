@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import sys
 
 import click
@@ -27,6 +30,10 @@ COMMANDS = {
 }
 
 
+PLACE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+"""What the system says of a place that cannot take more; no bug of regraft."""
+
+
 @click.group(
     cls=LazyGroup,
     commands_at=COMMANDS,
@@ -48,6 +55,7 @@ def main(args: list[str] | None = None) -> None:
     argv = [a for a in argv if a != "--debug"]
     try:
         code = cli.main(args=argv, prog_name="regraft", standalone_mode=False)
+        sys.stdout.flush()  # a full disk behind it is told here, not when Python ends
     except click.ClickException as error:
         error.show()
         sys.exit(2)
@@ -62,4 +70,23 @@ def main(args: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        if debug or error.errno not in PLACE_ERRORS:
+            raise
+        click.echo(f"regraft: cannot use {_place(error)}: make room or give access there", err=True)
+        _forget_output()
+        sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _place(error: OSError) -> str:
+    """Where and why, as in ``'/x/y' (No space left on device)``."""
+    return f"{repr(error.filename) if error.filename else 'the output'} ({error.strerror})"
+
+
+def _forget_output() -> None:
+    """Drop what standard output still holds, or Python would try once more when it ends, and complain."""
+    with contextlib.suppress(OSError, ValueError):
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, sys.stdout.fileno())
+        os.close(descriptor)

@@ -13,6 +13,7 @@ from rich.table import Table
 from regraft.cli.common import console, json_option, progress_bar, table, write_json
 from regraft.cli.dataset import Dataset, data_options, parse_classes
 from regraft.cli.output import check_output
+from regraft.container import only_one
 from regraft.errors import FileError
 from regraft.report import check_available
 from regraft.report import write as write_report
@@ -68,15 +69,16 @@ def command(
     dataset = Dataset(name, parse_classes(classes), per_class, test_per_class, data_seed)
     data = dataset.load(data_dir, download)
     screen = console(json_path)
-    seeds = range(recipe.seed, recipe.seed + networks)
-    with progress_bar("training", networks * steps_of(recipe, data)) as advance:
-        trained = [train_network(recipe, data, seed, advance) for seed in seeds]
-    with progress_bar("merging", demo.merges(networks)) as advance:
-        made = demo.merge_networks(recipe, data, trained, advance)
-    figures = demo.figures(made)
-    paths = demo.write(made, out)
-    write_json(str(out / "results.json"), figures)
-    report = write_report(out / "report.html", demo.results(made))
+    with only_one(out):
+        seeds = range(recipe.seed, recipe.seed + networks)
+        with progress_bar("training", networks * steps_of(recipe, data)) as advance:
+            trained = [train_network(recipe, data, seed, advance) for seed in seeds]
+        with progress_bar("merging", demo.merges(networks)) as advance:
+            made = demo.merge_networks(recipe, data, trained, advance)
+        figures = demo.figures(made)
+        paths = demo.write(made, out)
+        write_json(str(out / "results.json"), figures)
+        report = write_report(out / "report.html", demo.results(made))
     print_figures(screen, recipe, figures)
     screen.print(demo.summary(made), soft_wrap=True)
     screen.print(f"wrote {report}, {out / 'results.json'} and {len(paths)} networks", soft_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from regraft.container import is_device
 from regraft.errors import FileError
 
 
@@ -13,6 +14,10 @@ def check_output(path: str | Path | None) -> None:
     if path is None or str(path) == "-":
         return
     target = Path(path)
+    if is_device(target):
+        if not os.access(target, os.W_OK):
+            raise FileError(f"cannot write '{path}': no permission")
+        return
     if target.is_dir():
         raise FileError(f"cannot write '{path}': it is a folder; give the name of a file in it")
     if not target.parent.is_dir():

@@ -18,6 +18,7 @@ from regraft.cli.merge import choose_dataset, merged_in_blocks, merged_in_memory
 from regraft.cli.merge_options import Plan, make_plan, merge_options
 from regraft.cli.output import check_output
 from regraft.cli.train import choose_device
+from regraft.container import only_one
 from regraft.data import Data
 from regraft.errors import FileError
 from regraft.gates import Match, tournament
@@ -60,9 +61,12 @@ def command(
     options = sample_options(classes, per_class, test_per_class, data_seed)
     dataset = choose_dataset(plan, networks, name, options)
     data = None if dataset is None else dataset.load(data_dir, download)
-    rounds = _Rounds(plan, _made(folder or out.with_suffix("")), data, dataset, where)
-    done = tournament(networks, rounds.play, size=size)
-    shutil.copyfile(done.winner, out)
+    kept = _made(folder or out.with_suffix(""))
+    rounds = _Rounds(plan, kept, data, dataset, where)
+    with only_one(kept):
+        done = tournament(networks, rounds.play, size=size)
+        with files.atomic_write(out) as target, open(done.winner, "rb") as winner:
+            shutil.copyfileobj(winner, target)
     screen = console(json_path)
     rows = [*rounds.seeded(networks), *rounds.rows]
     screen.print(standings(rows))

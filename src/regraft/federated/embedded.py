@@ -143,6 +143,20 @@ def federate(
     """
     if not clients:
         raise InputError("a federation needs at least one client, but got none")
+    with states.held(folder):
+        return _rounds(model, clients, federation, test, folder, resume, on_round, on_client)
+
+
+def _rounds(
+    model: nn.Module,
+    clients: Sequence[Split],
+    federation: Federation,
+    test: Split | None,
+    folder: str | os.PathLike[str] | None,
+    resume: bool,
+    on_round: Callable[[State], None] | None,
+    on_client: Callable[[str], None] | None,
+) -> State:
     config = federation.config(model, clients)
     at = State(copy.deepcopy(model))
     if folder is not None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from regraft import checkpoint
+from regraft.container import only_one
 from regraft.errors import FileError, MismatchError
 from regraft.files import read_network
 
@@ -52,16 +54,35 @@ def save(state: State, folder: str | os.PathLike[str], config: Mapping[str, Any]
         FileError: the folder cannot be made or written to.
     """
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"cannot make the folder '{folder}': {error.strerror or error}") from error
+    _make(folder)
     path = folder / _NAME.format(state.round)
     told = {"federation": {"config": dict(config), "history": state.history}}
     checkpoint.save(state.model, path, provenance=told)
     for old in _files(folder)[:-_KEPT]:
         old.unlink(missing_ok=True)
     return path
+
+
+@contextlib.contextmanager
+def held(folder: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Within the block no other federation may keep its state in the folder, which is made if need be.
+
+    Raises:
+        FileError: another one does, or the folder cannot be made or written to.
+    """
+    if folder is None:
+        yield
+        return
+    _make(Path(folder))
+    with only_one(folder):
+        yield
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"cannot make the folder '{folder}': {error.strerror or error}") from error
 
 
 def find(folder: str | os.PathLike[str]) -> Path | None:

@@ -142,25 +142,26 @@ def iterative(
         "revive": revive, "ties": ties, "include": as_patterns(include), "exclude": as_patterns(exclude),
     }  # fmt: skip
     saved = Saved(folder, config, (generator, None if probe is None else probe.generator))
-    state = saved.load(model, rewinds=rewind_to is not None) or _start(model, train, rewind_to)
-    for number in range(len(state.history) + 1, rounds + 1):
-        metric = _metric(train(state.model, *_span(number, rewind_to, epochs)), number)
-        state.topology = upfront(
-            state.model, probe, score=score, density=budget.density_at(Progress(number, rounds)),
-            shots=shots, path=path, scope=scope, floor=floor, revive=revive, ties=ties, include=include,
-            exclude=exclude, generator=generator,
-        )  # fmt: skip
-        if state.point is not None:
-            state.model = copy.deepcopy(state.point)
-        apply(state.model, state.topology, optimizer=None if optimizers is None else optimizers())
-        before = state.history[-1].density if state.history else budget.start
-        counts = {name: c.nnz for name, c in state.topology.items()}
-        state.history.append(Round(number, before, metric, state.topology.density, counts))
-        saved.save(state)
-        if on_round is not None:
-            on_round(state.history[-1])
-    epoch = _span(rounds + 1, rewind_to, epochs)[0]
-    return Ticket(state.model, state.topology, tuple(state.history), epoch)
+    with saved.held():
+        state = saved.load(model, rewinds=rewind_to is not None) or _start(model, train, rewind_to)
+        for number in range(len(state.history) + 1, rounds + 1):
+            metric = _metric(train(state.model, *_span(number, rewind_to, epochs)), number)
+            state.topology = upfront(
+                state.model, probe, score=score, density=budget.density_at(Progress(number, rounds)),
+                shots=shots, path=path, scope=scope, floor=floor, revive=revive, ties=ties, include=include,
+                exclude=exclude, generator=generator,
+            )  # fmt: skip
+            if state.point is not None:
+                state.model = copy.deepcopy(state.point)
+            apply(state.model, state.topology, optimizer=None if optimizers is None else optimizers())
+            before = state.history[-1].density if state.history else budget.start
+            counts = {name: c.nnz for name, c in state.topology.items()}
+            state.history.append(Round(number, before, metric, state.topology.density, counts))
+            saved.save(state)
+            if on_round is not None:
+                on_round(state.history[-1])
+        epoch = _span(rounds + 1, rewind_to, epochs)[0]
+        return Ticket(state.model, state.topology, tuple(state.history), epoch)
 
 
 def _start(model: nn.Module, train: Train, rewind_to: int | None) -> State:

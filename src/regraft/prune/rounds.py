@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from regraft import files
+from regraft.container import only_one
 from regraft.errors import FileError, InputError, MismatchError, RegraftError
 from regraft.files import Header, PathLike
 from regraft.prune.apply import apply
@@ -74,6 +76,19 @@ class Saved:
             except OSError as error:
                 raise FileError(f"cannot make the folder '{folder}': {error.strerror or error}") from error
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Within the block no other pruning may keep its rounds in the folder.
+
+        Raises:
+            FileError: another one does, or the folder cannot be written to.
+        """
+        if self._path is None:
+            yield
+            return
+        with only_one(self._path.parent):
+            yield
+
     def save(self, state: State) -> None:
         """Write the state, whole or not at all.
 
@@ -107,25 +122,26 @@ class Saved:
             return None
         tensors, header = files.read_network(self._path)
         kept = header.provenance
-        if not {"pruning", "history", "weights"} <= set(kept):
+        forms = {"pruning": dict, "history": list, "weights": dict}
+        if not all(isinstance(kept.get(part), form) for part, form in forms.items()):
             raise FileError(f"'{self._path}' is not the state of a pruning: give another folder")
         self._compare(kept["pruning"])
         parts: dict[str, dict[str, Tensor]] = {"topology": {}, "model": {}, "random": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
-            parts[part][rest] = tensor
+            parts.setdefault(part, {})[rest] = tensor
         try:
             topology = Topology({n: (tuple(s), parts["topology"][n]) for n, s in kept["weights"].items()})
-            history = [Round(**row) for row in kept["history"]]
+            history = [_round(row) for row in kept["history"]]
             if not rewinds:
                 apply(model, topology)
             model.load_state_dict(parts["model"])
-        except (RegraftError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            for name, generator in self._generators.items():
+                generator.set_state(parts["random"][name])
+        except (RegraftError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise MismatchError(
                 f"'{self._path}' does not fit the network of this call ({error}): give another folder"
             ) from error
-        for name, generator in self._generators.items():
-            generator.set_state(parts["random"][name])
         if not rewinds:
             return State(model, None, topology, history)
         return State(apply(copy.deepcopy(model), topology), model, topology, history)
@@ -137,6 +153,16 @@ class Saved:
                     f"'{self._path}' holds rounds with {name} {theirs.get(name)!r}, but this call has "
                     f"{value!r}: give another folder, or delete the file"
                 )
+
+
+def _round(row: Mapping[str, Any]) -> Round:
+    """A round as a file has it."""
+    made = Round(**row)
+    numbers = (made.trained_density, made.density, *made.counts.values())
+    whole = type(made.number) is int and isinstance(made.metric, int | float | None)
+    if not whole or not all(isinstance(n, int | float) for n in numbers):
+        raise ValueError(f"the round {row}")
+    return made
 
 
 def described(thing: object) -> str:

@@ -13,8 +13,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
+import math
 import os
 import secrets
 import shutil
@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from regraft.container import only_one
 from regraft.errors import FileError
 from regraft.files import atomic_write
 from regraft.studies.study import Result
@@ -54,7 +55,7 @@ class Folder:
                 f"no results of studies in '{self.path}': run `regraft study run NAME --folder {self.path}` "
                 "first, or name the folder that holds them"
             ) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise FileError(
                 f"cannot read '{mark}' ({error}): delete it to start anew with these cells"
             ) from error
@@ -112,7 +113,7 @@ class Folder:
         """What is known of a failed cell: config, error, traceback."""
         try:
             found = json.loads((self.path / "failed" / f"{key}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {"error": "unknown: the record of the failure cannot be read"}
         return found if isinstance(found, dict) else {}
 
@@ -149,25 +150,7 @@ class Folder:
         Raises:
             FileError: another run holds the lock.
         """
-        try:
-            file = open(self.path / "lock", "a+", encoding="utf-8")  # noqa: SIM115
-        except OSError as error:
-            raise FileError(
-                f"cannot keep results in '{self.path}': {error.strerror}; name a folder that can be written"
-            ) from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
-                raise FileError(
-                    f"another run writes into '{self.path}' (process {holder}): wait for it, or name another "
-                    "folder"
-                ) from error
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+        with only_one(self.path, "lock"):
             yield
 
     def clean(self) -> None:
@@ -180,12 +163,24 @@ def read(place: Path) -> Result | None:
     """The result in a cell's directory, or None where it is not whole."""
     try:
         raw = json.loads((place / "result.json").read_text(encoding="utf-8"))
-        return Result(
+        found = Result(
             raw["key"], raw["step"], raw["config"], raw["rows"], raw["epochs"], place, raw["seconds"],
             str(raw.get("started", "")),
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    return found if _is_result(found) else None
+
+
+def _is_result(found: Result) -> bool:
+    """Whether all that came from the file is of the form that a result has."""
+    texts = isinstance(found.key, str) and isinstance(found.step, str)
+    lists = all(
+        isinstance(lines, list) and all(isinstance(line, dict) for line in lines)
+        for lines in (found.rows, found.epochs)
+    )
+    seconds = isinstance(found.seconds, int | float) and math.isfinite(found.seconds)
+    return texts and lists and seconds and isinstance(found.config, dict)
 
 
 def _entries(path: Path) -> Iterator[os.DirEntry[str]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -77,6 +78,19 @@ class Checkpoint(Callback):
     def _save(self, run: Run) -> None:
         save(run, self.path)
         self.kept = str(self.path)
+
+
+@contextlib.contextmanager
+def held(callbacks: Iterable[Callback]) -> Iterator[None]:
+    """Within the block no other training may write into the folders of these checkpoints.
+
+    Raises:
+        FileError: another one does, or a folder cannot be written to.
+    """
+    with contextlib.ExitStack() as folders:
+        for folder in {c.path.parent.resolve() for c in callbacks if isinstance(c, Checkpoint)}:
+            folders.enter_context(container.only_one(folder))
+        yield
 
 
 def find(folder: str | os.PathLike[str]) -> Path | None:
@@ -202,9 +216,12 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
             )
             tensors[name] = flat.view(entry.shape)
     try:
-        return header["config"], tree.decode(header["run"], tensors)
-    except (KeyError, TypeError, ValueError) as error:
+        config, state = header["config"], tree.decode(header["run"], tensors)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise container.corrupt(path, f"its header is malformed: {error!r}") from error
+    if not isinstance(config, dict) or not isinstance(state, dict):
+        raise container.corrupt(path, "its header has no config or no state")
+    return config, state
 
 
 def restore(run: Run, path: str | os.PathLike[str]) -> None:

@@ -82,7 +82,7 @@ def fit(
     Raises:
         InputError: a value out of range, or training diverged.
         MismatchError: the data does not fit the model, or the checkpoint is of another run.
-        FileError: the checkpoint cannot be read.
+        FileError: the checkpoint cannot be read, or another training writes into its folder.
     """
     check_epochs(epochs)
     if scheduler_every not in ("epoch", "step"):
@@ -111,10 +111,11 @@ def fit(
             output = measure.forward_checked(model, data.train.x[:1], data.train.highest)
             if objective is not None:
                 objective.check(output)
-        if resume is not None:
-            checkpoints.restore(run, resume)
         try:
-            _train(run, scheduler_every)
+            with checkpoints.held(run.callbacks):
+                if resume is not None:
+                    checkpoints.restore(run, resume)
+                _train(run, scheduler_every)
         finally:
             for module, training in modes:
                 module.training = training

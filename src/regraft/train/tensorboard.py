@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from regraft.container import telling
 from regraft.errors import MissingDependency
 from regraft.train.run import Callback, Run
 
@@ -14,6 +15,7 @@ class TensorBoard(Callback):
 
     Raises:
         MissingDependency: TensorBoard is not installed.
+        FileError: the folder cannot be written to (when the training runs).
     """
 
     name = "tensorboard"
@@ -30,13 +32,16 @@ class TensorBoard(Callback):
 
     def on_start(self, run: Run) -> None:
         # a resumed run takes back what an interrupted one wrote after the checkpoint
-        self._writer = self._open(self.folder, purge_step=run.epoch + 1 if run.epoch else None)
+        with telling(self.folder):
+            self._writer = self._open(self.folder, purge_step=run.epoch + 1 if run.epoch else None)
 
     def on_epoch_end(self, run: Run) -> None:
-        for figure, value in run.history.final.items():
-            if figure != "epoch":
-                self._writer.add_scalar(figure.replace("_", "/", 1), value, run.epoch)
-        self._writer.flush()
+        with telling(self.folder):
+            for figure, value in run.history.final.items():
+                if figure != "epoch":
+                    self._writer.add_scalar(figure.replace("_", "/", 1), value, run.epoch)
+            self._writer.flush()
 
     def on_end(self, run: Run) -> None:
-        self._writer.close()
+        with telling(self.folder):
+            self._writer.close()

@@ -170,7 +170,7 @@ def alive(pid):
 
 def test_a_second_run_in_one_folder_is_refused(dice, tmp_path):
     folder = Folder(tmp_path, create=True)
-    with folder.locked(), pytest.raises(FileError, match=rf"another run writes .*process {os.getpid()}\)"):
+    with folder.locked(), pytest.raises(FileError, match=rf"another run writes .*process {os.getpid()} on "):
         run(dice, "smoke", Folder(tmp_path), executor="inline")
     assert run(dice, "smoke", tmp_path, executor="inline").complete
 

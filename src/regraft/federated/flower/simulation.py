@@ -49,13 +49,25 @@ def simulate(
     """
     if not clients:
         raise InputError("a federation needs at least one client, but got none")
-    if folder is not None and not resume and states.find(folder) is not None:
-        raise FileError(
-            f"'{folder}' holds the state of a federation: pass resume to go on with it, or give another "
-            "folder"
-        )
     if importlib.util.find_spec("ray") is None:
         raise MissingDependency("ray", "federated-simulation", "Flower's simulation")
+    with states.held(folder):
+        if folder is not None and not resume and states.find(folder) is not None:
+            raise FileError(
+                f"'{folder}' holds the state of a federation: pass resume to go on with it, or give another "
+                "folder"
+            )
+        return _simulated(model, clients, federation, test, folder, on_round)
+
+
+def _simulated(
+    model: nn.Module,
+    clients: Sequence[Split],
+    federation: Federation,
+    test: Split | None,
+    folder: str | os.PathLike[str] | None,
+    on_round: Callable[[State], None] | None,
+) -> State:
     strategy = FlowerStrategy(
         model, federation, clients=len(clients), test=test, folder=folder, on_round=on_round
     )

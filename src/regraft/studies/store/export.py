@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from regraft.container import telling
 from regraft.errors import InputError, MissingDependency
 from regraft.files import atomic_write
 from regraft.studies.folder import Folder
@@ -108,7 +109,7 @@ def to_tensorboard(folder: Folder | Place, study: Study, preset: str, logdir: Pl
         The number of trainings.
 
     Raises:
-        FileError: no folder of results, or its database cannot be used.
+        FileError: no folder of results, its database cannot be used, or the files cannot be written.
         InputError: the study has no such preset, or its cells kept no epochs.
         MissingDependency: TensorBoard is not installed.
     """
@@ -127,21 +128,24 @@ def to_tensorboard(folder: Folder | Place, study: Study, preset: str, logdir: Pl
     names = _folders(trainings)
     for name, (config, epochs) in zip(names, trainings, strict=True):
         into = Path(logdir) / name
-        for old in into.glob("events.out.tfevents.*"):
-            old.unlink()
-        writer = SummaryWriter(str(into))
-        events: Any = writer.file_writer
-        for row in epochs:
-            for metric, value in _numbers(row).items():
-                writer.add_scalar(metric.replace("_", "/", 1), value, int(row["epoch"]))
         last = {f"hparam/{k}": v for k, v in _numbers(epochs[-1]).items()}
         settings = {k: v for k, v in config.items() if v is not None}
-        for part in make_hparams(settings, last):
-            events.add_summary(part)
-        for metric, value in last.items():
-            writer.add_scalar(metric, value)
-        writer.close()
+        with telling(into):
+            for old in into.glob("events.out.tfevents.*"):
+                old.unlink()
+            _write_training(SummaryWriter(str(into)), epochs, last, make_hparams(settings, last))
     return len(trainings)
+
+
+def _write_training(writer: Any, epochs: Sequence[Row], last: Mapping[str, float], settings: Any) -> None:
+    for row in epochs:
+        for metric, value in _numbers(row).items():
+            writer.add_scalar(metric.replace("_", "/", 1), value, int(row["epoch"]))
+    for part in settings:
+        writer.file_writer.add_summary(part)
+    for metric, value in last.items():
+        writer.add_scalar(metric, value)
+    writer.close()
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
