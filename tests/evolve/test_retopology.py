@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+import regraft
 from regraft import SparseWeight, Topology, positions, sparsify
 from regraft.errors import InputError, MismatchError
-from regraft.evolve import Context, set_topology
+from regraft.evolve import Context, follow, set_topology
 from regraft.scores import magnitude
 from regraft.select import Globally
 
@@ -159,3 +161,46 @@ def test_no_optimizer_and_several() -> None:
 def test_dense_model() -> None:
     with pytest.raises(InputError, match="no sparse weight"):
         set_topology(nn.Linear(2, 2), None, drawn({"0.weight": 0.1}))
+
+
+class TestFollow:
+    """A running average of a model whose topology changes."""
+
+    def trained(self, follows: bool) -> tuple[nn.Module, nn.Module, list[dict[int, float]]]:
+        torch.manual_seed(0)
+        model = regraft.sparsify(nn.Sequential(nn.Linear(8, 6)), 0.4)
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        evolver = regraft.Evolve(rate=0.3, every=2, generator=torch.Generator().manual_seed(0))
+        evolver.attach(model, optimizer)
+        seen = []
+        for _ in range(6):
+            optimizer.zero_grad()
+            model(torch.randn(5, 8)).square().mean().backward()
+            optimizer.step()
+            evolver.step()
+            if follows:
+                follow(average, torch.compile(model, backend="eager"))
+            average.update_parameters(model)
+            weight = model[0].weight
+            seen.append(dict(zip(weight.index.tolist(), weight.values.tolist(), strict=True)))
+        return model, average, seen
+
+    def test_each_connection_has_the_average_of_its_own_values_since_it_was_grown(self) -> None:
+        model, average, seen = self.trained(follows=True)
+        expected = dict(seen[0])
+        for now in seen[1:]:
+            expected = {p: 0.5 * expected[p] + 0.5 * v if p in expected else v for p, v in now.items()}
+        weight = average.module[0].weight
+        assert weight.index.tolist() == sorted(expected) == model[0].weight.index.tolist()
+        torch.testing.assert_close(weight.values.tolist(), [expected[p] for p in sorted(expected)])
+
+    def test_without_it_entries_are_mixed_up(self) -> None:
+        kept, mixed = (self.trained(follows)[1].module[0].weight for follows in (True, False))
+        assert not torch.equal(kept.dense(), mixed.dense())
+
+    def test_averages_of_other_models_are_refused(self) -> None:
+        model = regraft.sparsify(nn.Sequential(nn.Linear(8, 6)), 0.4)
+        other = regraft.sparsify(nn.Sequential(nn.Linear(8, 5)), 0.4)
+        with pytest.raises(MismatchError, match="make the average from a copy of the model"):
+            follow(AveragedModel(other), model)

@@ -10,7 +10,7 @@ from regraft.evolve.grow_rules import GROWS
 from regraft.evolve.methods import METHODS, Method, method
 from regraft.evolve.normalise import RowNormalise, normalise_rows, row_norms
 from regraft.evolve.optimizer_state import remap_state
-from regraft.evolve.retopology import set_topology
+from regraft.evolve.retopology import follow, set_topology
 from regraft.evolve.shrink import Shrink, ShrinkStep
 from regraft.evolve.thresholds import LearnedThresholds, ThresholdStep
 
@@ -36,6 +36,7 @@ __all__ = [
     "ShrinkStep",
     "ThresholdStep",
     "Watching",
+    "follow",
     "magnitude",
     "method",
     "normalise_rows",

@@ -1,4 +1,4 @@
-"""``set_topology``: give a model another topology, of any size, in the middle of training."""
+"""``set_topology``: give a model in training another topology; ``follow``: the same for a running average."""
 
 from __future__ import annotations
 
@@ -76,6 +76,49 @@ def set_topology(
         rewiring = weight.rewire(index, values)
         for one in optimizers(optimizer):
             remap_state(one, weight.values, rewiring, old_nnz)
+
+
+@torch.no_grad()
+def follow(average: nn.Module, model: nn.Module) -> None:
+    """Bring a running average of ``model`` to the model's topology, before its next update.
+
+    Averages of weights (``torch.optim.swa_utils.AveragedModel``) are taken entry by entry, and after a change
+    of topology an entry is another connection. Connections that survived keep their average, new ones begin
+    with the model's value, dropped ones are gone. Where nothing has changed, nothing happens.
+
+    Args:
+        average: the averaged model, or an ``AveragedModel`` around it.
+        model: the model that trains; wrappers of ``torch.compile`` and DDP are looked through.
+
+    >>> from regraft import sparsify
+    >>> model = sparsify(nn.Sequential(nn.Linear(20, 10)), density=0.2)
+    >>> average = torch.optim.swa_utils.AveragedModel(model)
+    >>> _ = model[0].weight.rewire(torch.arange(40), torch.ones(40)[: -sum(model[0].weight.index < 40)])
+    >>> follow(average, model); average.update_parameters(model)
+    >>> Topology.of(average.module) == Topology.of(model)
+    True
+
+    Raises:
+        MismatchError: other weights than the model's.
+    """
+    if isinstance(average, torch.optim.swa_utils.AveragedModel):
+        average = average.module
+    target = sparse_weights(model)
+    changed, values = {}, {}
+    for name, weight in sparse_weights(average).items():
+        if name not in target or target[name].shape != weight.shape:
+            raise MismatchError(
+                f"the average has the weight '{name}' of shape {tuple(weight.shape)}, but the model has not: "
+                "make the average from a copy of the model"
+            )
+        index = target[name].index.to(weight.index.device)
+        if not torch.equal(index, weight.index):
+            changed[name] = (tuple(weight.shape), index)
+            values[name] = target[name].values[
+                ~positions.contains(weight.index, index).to(target[name].index.device)
+            ]
+    if changed:
+        set_topology(average, None, Topology(changed), init=values)
 
 
 def _new_values(

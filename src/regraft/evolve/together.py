@@ -94,6 +94,7 @@ def _all_gather(mine: list[Tensor], shapes: list[list[torch.Size]], group: dist.
     dist.all_gather(received, flat, group)
     tensors = []
     for vector, theirs in zip(received, shapes, strict=True):
-        pieces = vector[: sum(s.numel() for s in theirs)].split([s.numel() for s in theirs])
+        lengths = [shape.numel() for shape in theirs]
+        pieces = torch.split(vector[: sum(lengths)], lengths)
         tensors += [piece.view(shape) for piece, shape in zip(pieces, theirs, strict=True)]
     return tensors
