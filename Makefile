@@ -1,16 +1,18 @@
 # make demo   train four sparse networks, merge them, write runs/demo/report.html
 # make test   everything CI runs: style, types, import direction, tests, docs
+# make wheel  the sdist and a wheel for any Linux, built, looked into, and installed in an empty environment
 # make flower the tests that need Flower, whose requirements exclude those of the other tests: a venv of its own
 PYTHON ?= python3
 VENV   ?= .venv
 FLOWER ?= .venv-flower
+RELEASE ?= .venv-release
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet -c constraints.txt
 WORKERS ?= 2
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint types imports unit docs coverage flower clean
+.PHONY: demo test lint types imports unit docs coverage flower wheel clean
 
 demo: $(VENV)/.demo
 	$(BIN)/regraft demo --out runs/demo
@@ -39,6 +41,10 @@ coverage: $(VENV)/.test
 flower: $(FLOWER)/.test
 	$(FLOWER)/bin/python -m pytest tests/federated/flower src/regraft/federated/flower
 
+wheel: $(RELEASE)/.tools
+	release/build.sh $(RELEASE)
+	release/try.sh dist $(PYTHON)
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -47,13 +53,21 @@ $(VENV)/.torch: constraints.txt | $(BIN)/python
 	$(PIP) torch
 	@touch $@
 
-$(VENV)/.demo: pyproject.toml $(wildcard setup.py) $(VENV)/.torch
+# what an installation in place is made of: the version is in its metadata, the kernels are compiled
+INSTALLED := pyproject.toml setup.py src/regraft/version.py $(wildcard src/regraft/kernels/csrc/*)
+
+$(VENV)/.demo: $(INSTALLED) $(VENV)/.torch
 	$(PIP) -e '.[report]'
 	@touch $@
 
-$(VENV)/.test: pyproject.toml $(wildcard setup.py) $(VENV)/.torch
+$(VENV)/.test: $(INSTALLED) $(VENV)/.torch
 	$(PIP) -e '.[test,docs]'
 	@touch $@ $(VENV)/.demo
+
+$(RELEASE)/.tools: release/requirements.txt
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet -r release/requirements.txt
+	@touch $@
 
 $(FLOWER)/.test: pyproject.toml constraints.txt constraints-flower.txt
 	$(PYTHON) -m venv $(FLOWER)
@@ -64,4 +78,4 @@ $(FLOWER)/.test: pyproject.toml constraints.txt constraints-flower.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(FLOWER) build dist docs/_build .mypy_cache .ruff_cache .pytest_cache src/*.egg-info
+	rm -rf $(VENV) $(FLOWER) $(RELEASE) build dist docs/_build .mypy_cache .ruff_cache .pytest_cache src/*.egg-info

@@ -10,31 +10,75 @@
 True
 """
 
-from regraft.allocate import ErdosRenyi, erdos_renyi, erdos_renyi_kernel, uniform
-from regraft.checkpoint import load, save
-from regraft.errors import RegraftError
-from regraft.evolve import Evolve, RandomGrowth, RowNormalise, set_topology
-from regraft.kernels import get_threads, set_threads
-from regraft.layers import (
-    SparseConv1d,
-    SparseConv2d,
-    SparseConv3d,
-    SparseLinear,
-    densify,
-    sparsify,
-)
-from regraft.merging import ActivationMatching, Merger, WeightMatching, merge, merge_files, resparsify
-from regraft.schedules import (
-    Constant,
-    Cosine,
-    Exponential,
-    ExponentialDecay,
-    LinearDecreasing,
-    Oscillating,
-)
-from regraft.topology import Topology
+from typing import TYPE_CHECKING
+
 from regraft.version import __version__
-from regraft.weight import SparseWeight
+
+if TYPE_CHECKING:
+    from regraft.allocate import ErdosRenyi, erdos_renyi, erdos_renyi_kernel, uniform
+    from regraft.checkpoint import load, save
+    from regraft.errors import RegraftError
+    from regraft.evolve import Evolve, RandomGrowth, RowNormalise, set_topology
+    from regraft.kernels import get_threads, set_threads
+    from regraft.layers import (
+        SparseConv1d,
+        SparseConv2d,
+        SparseConv3d,
+        SparseLinear,
+        densify,
+        sparsify,
+    )
+    from regraft.merging import ActivationMatching, Merger, WeightMatching, merge, merge_files, resparsify
+    from regraft.schedules import (
+        Constant,
+        Cosine,
+        Exponential,
+        ExponentialDecay,
+        LinearDecreasing,
+        Oscillating,
+    )
+    from regraft.topology import Topology
+    from regraft.weight import SparseWeight
+else:
+    from regraft.lazily import attributes
+
+    # each name is imported when it is first asked for: `regraft --help` and a TAB in a shell need no torch
+    __getattr__, __dir__ = attributes(
+        __name__,
+        {
+            "regraft.allocate": ("ErdosRenyi", "erdos_renyi", "erdos_renyi_kernel", "uniform"),
+            "regraft.checkpoint": ("load", "save"),
+            "regraft.errors": ("RegraftError",),
+            "regraft.evolve": ("Evolve", "RandomGrowth", "RowNormalise", "set_topology"),
+            "regraft.kernels": ("get_threads", "set_threads"),
+            "regraft.layers": (
+                "SparseConv1d",
+                "SparseConv2d",
+                "SparseConv3d",
+                "SparseLinear",
+                "densify",
+                "sparsify",
+            ),
+            "regraft.merging": (
+                "ActivationMatching",
+                "Merger",
+                "WeightMatching",
+                "merge",
+                "merge_files",
+                "resparsify",
+            ),
+            "regraft.schedules": (
+                "Constant",
+                "Cosine",
+                "Exponential",
+                "ExponentialDecay",
+                "LinearDecreasing",
+                "Oscillating",
+            ),
+            "regraft.topology": ("Topology",),
+            "regraft.weight": ("SparseWeight",),
+        },
+    )
 
 __all__ = [
     "ActivationMatching",

@@ -24,7 +24,7 @@ COMMANDS = {
     "distance": "regraft.cli.distance",
     "inspect": "regraft.cli.inspect",
     "export": "regraft.cli.export",
-    "study": "regraft.cli.study",
+    "study": "regraft.cli.study.group",
     "demo": "regraft.cli.demo",
     "doctor": "regraft.cli.doctor",
 }
