@@ -26,6 +26,11 @@ def of(weight: SparseWeight) -> bool | None:
     return mark
 
 
+def hand_on(weight: SparseWeight, feature_major: bool | None) -> None:
+    """Say how the layer's output is laid out; for models whose order only their own framework knows."""
+    weight.__dict__[_MARK] = feature_major
+
+
 def _sparse_weight(module: nn.Module) -> SparseWeight | None:
     weight = getattr(module, "weight", None)
     return weight if isinstance(weight, SparseWeight) and len(weight.shape) == 2 else None
@@ -56,6 +61,6 @@ def chain(model: nn.Module) -> int:
             rest = (m for m in modules[i + 1 :] if type(m) not in ELEMENTWISE)
             follower = next(rest, None)
             mark = follower is not None and _sparse_weight(follower) is not None
-            weight.__dict__[_MARK] = mark
+            hand_on(weight, mark)
             found += mark
     return found

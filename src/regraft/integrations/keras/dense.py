@@ -7,11 +7,20 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from regraft import layers
+from regraft import kernels, layers
 from regraft.errors import InputError
 from regraft.integrations.keras.base import SparseLayer
 from regraft.integrations.keras.required import keras
 from regraft.integrations.keras.weight import VariableWeight
+
+ELEMENTWISE = (
+    "linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "sigmoid", "tanh",
+    "softplus", "softsign", "hard_sigmoid", "hard_silu", "hard_tanh", "exponential", "log_sigmoid",
+)  # fmt: skip
+ELEMENTWISE_LAYERS = (
+    keras.layers.Dropout, keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU,
+    keras.layers.GaussianNoise,
+)  # fmt: skip
 
 
 @keras.saving.register_keras_serializable(package="regraft")
@@ -60,6 +69,8 @@ class SparseDense(SparseLayer):
         return self.units, inputs
 
     def new_core(self, weight: VariableWeight) -> layers.SparseLayer:
+        if self._inbound_nodes:  # in a graph, so who reads the output is known
+            kernels.layout.hand_on(weight, _only_sparse_layers_read(self))
         return layers.SparseLinear(weight, None)
 
     def compute(self, inputs: Tensor, core: layers.SparseLayer) -> Tensor:
@@ -74,3 +85,25 @@ class SparseDense(SparseLayer):
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"units": self.units}
+
+
+def _only_sparse_layers_read(layer: Any) -> bool:
+    """Whether in the graph of a Sequential or functional model nothing but sparse layers reads the output,
+    after operations on single elements, which keep how it lies in memory."""
+    todo, found = [layer], False
+    while todo:
+        one = todo.pop()
+        if not one._outbound_nodes or not _elementwise(one):
+            return False
+        for follower in (node.operation for node in one._outbound_nodes):
+            if isinstance(follower, SparseDense):
+                found = True
+            else:
+                todo.append(follower)
+    return found
+
+
+def _elementwise(layer: Any) -> bool:
+    if isinstance(layer, SparseDense | keras.layers.Activation):
+        return getattr(layer.activation, "__name__", "") in ELEMENTWISE
+    return type(layer) in ELEMENTWISE_LAYERS

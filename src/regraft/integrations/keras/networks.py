@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from regraft.files import read_network
 from regraft.integrations.keras.base import SparseLayer
 from regraft.integrations.keras.dense import SparseDense
 from regraft.integrations.keras.required import keras
-from regraft.integrations.keras.surgery import _leaves
+from regraft.integrations.keras.surgery import leaves
 from regraft.weight import SparseWeight
 
 # Keras's activations and regraft's, which are torch's
@@ -115,8 +116,12 @@ def from_torch(network: nn.Module, *, head: str = "linear") -> Any:
     parts: list[Any] = [keras.Input((sizes[0],)), keras.layers.Flatten(name="flatten")]
     last = len(sizes) - 1
     for number, (_, units) in enumerate(itertools.pairwise(sizes), start=1):
-        here = head if number == last else _keras_activation(spec["activation"])
-        parts.append(_keras_layer(getattr(network, f"fc{number}"), units, here, f"fc{number}"))
+        here = head if number == last else spec["activation"]
+        leaky = here == "leaky-relu"
+        own = "linear" if leaky else here
+        parts.append(_keras_layer(getattr(network, f"fc{number}"), units, own, f"fc{number}"))
+        if leaky:
+            parts.append(keras.layers.LeakyReLU(negative_slope=LEAKY_SLOPE, name=f"activation{number}"))
         if number < last and dropout > 0:
             parts.append(keras.layers.Dropout(dropout, name=f"dropout{number}"))
     model = keras.Sequential(parts)
@@ -164,7 +169,7 @@ def load(path: PathLike, *, head: str = "linear") -> Any:
 
 def _read(model: Any) -> _Chain:
     """The layers of a model in the order in which they are called, checked to be a chain."""
-    dict(_leaves(model))
+    leaves(model)
     chain = _Chain()
     for layer in _in_order(model):
         if type(layer) in (keras.layers.Dense, SparseDense):
@@ -189,36 +194,37 @@ def _read(model: Any) -> _Chain:
 
 
 def _in_order(model: Any) -> list[Any]:
-    """The layers along the one path through a model, inner models opened."""
+    """The layers and operations along the one path through a model, inner models opened."""
     found: list[Any] = []
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            found += _in_order(layer)
-        elif not isinstance(layer, keras.layers.InputLayer):
-            nodes = len(layer._inbound_nodes)
-            branches = [len(node.input_tensors) for node in layer._inbound_nodes]
-            if not isinstance(model, keras.Sequential) and (nodes != 1 or branches != [1]):
-                raise InputError(
-                    f"the layer '{layer.name}' of the model '{model.name}' is called {nodes} times or on "
-                    "several tensors, but a network of regraft is a chain of layers"
-                )
-            found.append(layer)
-    if not isinstance(model, keras.Sequential):
+    sequential = isinstance(model, keras.Sequential)
+    for one in model.layers if sequential else model.operations:
+        if isinstance(one, keras.Model):
+            found += _in_order(one)
+        elif not isinstance(one, keras.layers.InputLayer):
+            found.append(one)
+    if not sequential:
         _check_path(model)
     return found
 
 
 def _check_path(model: Any) -> None:
-    """Raise InputError unless no tensor of a functional model is used twice and there is one output."""
-    used: list[int] = [id(t) for t in model.outputs]
-    for layer in model.layers:
-        for node in layer._inbound_nodes:
-            used += [id(t) for t in node.input_tensors]
+    """Raise InputError unless a functional model is one path from one input to one output."""
+    nodes = [node for level in model._nodes_by_depth.values() for node in level]
+    for operation, times in Counter(node.operation for node in nodes).items():
+        if times > 1:
+            raise InputError(
+                f"the layer '{operation.name}' of the model '{model.name}' is called {times} times, but in a "
+                "network of regraft each layer has weights of its own"
+            )
+    used = [id(t) for t in (*model.outputs, *(t for node in nodes for t in node.input_tensors))]
     if len(model.outputs) != 1 or len(model.inputs) != 1 or len(set(used)) < len(used):
         raise InputError(f"the model '{model.name}' branches, but a network of regraft is a chain of layers")
 
 
 def _name_of(activation: Any) -> str:
+    """The name of an activation, a function or a layer of Keras, as regraft has it."""
+    if isinstance(activation, keras.layers.Layer):
+        return _activation_layer(activation) or activation.name
     return str(getattr(activation, "__name__", activation))
 
 
@@ -227,17 +233,14 @@ def _activation_layer(layer: Any) -> str | None:
     if type(layer) is keras.layers.Activation:
         return _name_of(layer.activation)
     if type(layer) is keras.layers.LeakyReLU:
-        return "leaky-relu" if abs(layer.negative_slope - LEAKY_SLOPE) < 1e-9 else f"leaky-relu({layer})"
+        same = abs(layer.negative_slope - LEAKY_SLOPE) < 1e-9
+        return "leaky-relu" if same else f"leaky-relu of slope {layer.negative_slope:g}"
     if type(layer) is keras.layers.ReLU:
         plain = not layer.negative_slope and not layer.threshold and layer.max_value is None
         return "relu" if plain else None
     if type(layer) is keras.layers.ELU:
         return "elu" if layer.alpha == 1.0 else None
     return "softmax" if type(layer) is keras.layers.Softmax else None
-
-
-def _keras_activation(name: str) -> Any:
-    return keras.layers.LeakyReLU(negative_slope=LEAKY_SLOPE) if name == "leaky-relu" else name
 
 
 def _torch_layer(layer: Any) -> nn.Module:

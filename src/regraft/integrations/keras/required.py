@@ -12,7 +12,7 @@ if "keras" not in sys.modules:
 try:
     import keras
 except ModuleNotFoundError as error:
-    backend = os.environ["KERAS_BACKEND"]
+    backend = os.environ.get("KERAS_BACKEND", "")
     if error.name == "keras":
         raise MissingDependency("keras", "keras", "the Keras integration") from error
     raise InputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -66,7 +66,7 @@ def sparsify(
         InputError: as ``regraft.sparsify``; a model that is not built, a model class of its own, or no layer
             that can be made sparse.
     """
-    dense = {name: layer for name, layer in _leaves(model) if type(layer) in SPARSE}
+    dense = {name: layer for name, layer in leaves(model).items() if type(layer) in SPARSE}
     if not dense:
         raise InputError(
             f"the model '{model.name}' has no layer that can be made sparse: regraft replaces Dense, Conv1D, "
@@ -135,16 +135,15 @@ def densify(model: Any) -> Any:
     return _copy(model, cloned, filled)
 
 
-def _leaves(model: Any) -> Iterator[tuple[str, Any]]:
+def leaves(model: Any) -> dict[str, Any]:
     """The layers of a Sequential or functional model and of its inner ones, by name, each once.
 
     Raises:
         InputError: a model that cannot be copied layer by layer, or is not built.
     """
     seen: dict[str, Any] = {}
-    todo = [model]
-    while todo:
-        one = todo.pop(0)
+
+    def look(one: Any) -> None:
         if not type(one).__module__.startswith("keras."):  # neither Sequential nor functional
             raise InputError(
                 f"the model '{one.name}' is a {type(one).__name__}, a class of its own, whose layers cannot "
@@ -157,18 +156,20 @@ def _leaves(model: Any) -> Iterator[tuple[str, Any]]:
             )
         for layer in one.layers:
             if isinstance(layer, keras.Model):
-                todo.append(layer)
+                look(layer)
             elif seen.setdefault(layer.name, layer) is not layer:
                 raise InputError(
                     f"two layers of the model '{model.name}' have the name '{layer.name}': give each a name "
                     "of its own"
                 )
-    yield from seen.items()
+
+    look(model)
+    return seen
 
 
 def _copy(model: Any, cloned: Callable[[Any], Any], filled: Callable[[Any, Any], None]) -> Any:
     """A copy of a model layer by layer, and then the weights."""
-    originals = dict(_leaves(model))
+    originals = leaves(model)
     twins: list[tuple[Any, Any]] = []
 
     def clone(layer: Any) -> Any:
