@@ -132,31 +132,36 @@ class _Call:
     """One operator's way to the CPU and back."""
 
     def __init__(self) -> None:
-        self.lent: list[tuple[Tensor, Tensor]] = []
+        self.outputs: list[tuple[Tensor, Tensor]] = []
 
     def lend(self, value: Any) -> Any:
         if isinstance(value, torch.device):
             return torch.device("cpu") if value.type == NAME else value
+        return _named(value, _HERE) if is_here(value) else value
+
+    def lend_output(self, value: Any) -> Any:
+        """Memory of its own for an output: operators resize it, which lent memory cannot be."""
         if not is_here(value):
-            return value
-        # an empty output is resized, which lent memory cannot be
-        alias = torch.empty(value.shape, dtype=value.dtype) if not value.numel() else _named(value, _HERE)
-        self.lent.append((value, alias))
-        return alias
+            return self.lend(value)
+        self.outputs.append((value, torch.empty(0, dtype=value.dtype)))
+        return self.outputs[-1][1]
 
     def settle(self) -> None:
-        """Where an operator gave an output another shape, the tensor of the device takes it over."""
-        for value, alias in self.lent:
-            if alias.shape != value.shape:
-                value.set_(_named(alias, _THERE))
+        """The outputs' numbers, and their shapes where the operator gave them another."""
+        for value, made in self.outputs:
+            if made.shape != value.shape:
+                value.set_(_named(made, _THERE))
+            elif made.numel():
+                _named(value, _HERE).copy_(made)
 
 
 def _fallback(op: Any, *args: Any, **kwargs: Any) -> Any:
     _refuse(op, args, kwargs)
     written = _written(op, args, kwargs)
     call = _Call()
-    args = _wrapped(op, args)
-    result = op(*tree_map(call.lend, args), **tree_map(call.lend, kwargs))
+    out = {a.name for a in op._schema.arguments if a.kwarg_only and a.alias_info is not None}
+    named = {n: tree_map(call.lend_output if n in out else call.lend, v) for n, v in kwargs.items()}
+    result = op(*tree_map(call.lend, _wrapped(op, args)), **named)
     call.settle()
     several = len(written) > 1
     results = list(result) if several else [result]

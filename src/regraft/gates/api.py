@@ -96,7 +96,8 @@ def merge(
     Args:
         networks: two or more trained networks of one architecture, dense or sparse: models, or paths of
             network files.
-        train_loader: batches (x, y), any iterable that can be gone through again and again, or a data set.
+        train_loader: batches (x, y), any iterable that can be gone through again and again, or a data set;
+            they are moved to the device of the networks, where the student is trained.
         loss: a name, or a function ``(output, y) -> scalar``, the mean over the batch.
         merge_epochs: epochs with gates.
         finetune_epochs: epochs of the compressed student; 0 for none.
@@ -149,13 +150,13 @@ def merge(
     _check_numbers(merge_epochs, finetune_epochs, gate_lr, count)
     share = 1 / len(teachers)
     loss_function = losses.by_name(loss) if isinstance(loss, str) else loss
+    device = next(teachers[0].parameters()).device
     if isinstance(train_loader, Data):
         test = train_loader.test
-        train_loader = Loader(train_loader.train, batch_size, generator=stream(seed, "order"))
+        train_loader = Loader(train_loader.train, batch_size, generator=stream(seed, "order"), device=device)
         evaluate = evaluate or (lambda model: measure.evaluate(model, test, loss=loss_function))
     x, _ = check_batches(train_loader)
     small = trace(teachers[0], tuple(x.shape[1:])) if graph is None else graph
-    device = next(teachers[0].parameters()).device
     plan = Plan(
         train_loader, loss_function, lr, momentum, weight_decay, seed, evolve, on_epoch,
         by_connections=count == "connections",

@@ -79,13 +79,14 @@ def seen(
     def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         kept.append((inputs[0].detach(), output.detach()))
 
+    device = next(model.parameters()).device
     modes = [(m, m.training) for m in model.modules()]
     hook = model.get_submodule(layer).register_forward_hook(keep)
     model.eval()
     found = []
     try:
         for x, y in batches:
-            model(x)
+            model(x.to(device))
             found.append((*kept.pop(), y))
     finally:
         hook.remove()

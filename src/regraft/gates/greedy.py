@@ -125,9 +125,10 @@ def merge_greedily(
     if start not in ("fresh", "teachers"):
         raise InputError(f"start is {start!r}, but must be 'fresh' or 'teachers'")
     loss_function = losses.by_name(loss) if isinstance(loss, str) else loss
+    device = next(networks[0].parameters()).device
     if isinstance(train_loader, Data):
         test = train_loader.test
-        train_loader = Loader(train_loader.train, batch_size, generator=stream(seed, "order"))
+        train_loader = Loader(train_loader.train, batch_size, generator=stream(seed, "order"), device=device)
         evaluate = evaluate or (lambda model: measure.evaluate(model, test, loss=loss_function))
     x, _ = check_batches(train_loader)
     small = trace(networks[0], tuple(x.shape[1:])) if graph is None else graph
@@ -142,7 +143,7 @@ def merge_greedily(
     big, groups = concatenate(networks, small)
     batches = list(train_loader)
     note(figures, "concatenated", evaluate, big)
-    with own_random_numbers(x.device, derived(seed, "dropout")):
+    with own_random_numbers(device, derived(seed, "dropout")):
         found = _Identified(big, groups, plan, rising, identify_epochs, len(networks))
         found.run(chain(groups)[1], batches, gate_lr)
         student = take(big, groups, found.units, spec=getattr(networks[0], "spec", None))
@@ -189,7 +190,8 @@ class _Identified:
             plan = replace(self._plan, batches=wanted, loss=_Relative.to(wanted))
         name, units = link.reads.name, link.reads.units
         gates = Gates({name: units}, seed=derived(self._plan.seed, f"gates of {name}"))
-        gated = Gated(*reader_alone(self._big, self._graph, link, targets), gates)
+        alone = reader_alone(self._big, self._graph, link, targets)
+        gated = Gated(*alone, gates).to(next(self._big.parameters()).device)
         share = 1 / self._networks
         self.histories[name] = train_gates(gated, plan, self._rising, gate_lr, self._epochs, share)
         self.units[name] = best_units(gates, {name: units // self._networks})[name]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -62,6 +63,7 @@ def train(
     on_epoch: OnEpoch | None = None,
 ) -> History:
     """Train a model in place, and note ``epoch``, ``train_loss``, ``lr``, ``seconds`` and ``figures()``.
+    Batches are moved to the model's device.
 
     Args:
         phase: what errors and ``on_epoch`` call this training.
@@ -74,13 +76,14 @@ def train(
     history = History()
     step = make_step(model, loss, optimizer, evolver)
     history.step = str(step)
+    device = next(model.parameters()).device
     model.train()
     for epoch in range(epochs):
         if before_epoch is not None:
             before_epoch(epoch)
         row: Row = {"epoch": epoch + 1, "lr": float(optimizer.param_groups[0]["lr"])}
         started = time.perf_counter()
-        losses = _epoch(loader, step, evolver)
+        losses = _epoch(loader, step, evolver, device)
         row["train_loss"] = _mean(losses, phase, epoch, row["lr"])
         row["seconds"] = time.perf_counter() - started
         history.epochs.append(row | ({} if figures is None else figures()))
@@ -91,10 +94,12 @@ def train(
     return history
 
 
-def _epoch(loader: Batches, step: Any, evolver: Evolver | None) -> list[tuple[Tensor, int]]:
+def _epoch(
+    loader: Batches, step: Any, evolver: Evolver | None, device: torch.device
+) -> list[tuple[Tensor, int]]:
     losses = []
     for x, y in loader:
-        losses.append((step(x, y), len(x)))
+        losses.append((step(x.to(device), y.to(device)), len(x)))
         if evolver is not None:
             evolver.step()
     return losses
