@@ -128,7 +128,7 @@ def two_heads():
         (lambda: chain(SparseConv2D(2, 3, density=0.5), size=(6, 6, 1)), "has no place"),
         (lambda: chain(L.Flatten(), size=(3, 4)), "no Dense or SparseDense layer"),
         (lambda: keras.Sequential([L.Dense(3)]), "not built yet"),
-        (branching, "has no place"),
+        (branching, "branches"),
         (scaled, "has no place"),
         (twice, "is called 2 times"),
         (two_heads, "branches"),
