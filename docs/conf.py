@@ -13,7 +13,7 @@ copyright = "The regraft authors"
 version = release = regraft.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "commands"]
-exclude_patterns = ["_build", "_extra", "README.md"]
+exclude_patterns = ["_build", "_extra", "README.md", "pictures"]
 suppress_warnings = ["ref.python"]  # names in lists of attributes need not be unique
 
 myst_enable_extensions = ["colon_fence", "deflist"]
