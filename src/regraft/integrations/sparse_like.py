@@ -50,4 +50,7 @@ def sparsify_like(model: M, state: Mapping[str, Any]) -> M:
                 "model of the same architecture"
             )
         found[f"{name}.weight"] = (tuple(layer.weight.shape), index)
-    return sparsify(model, topology=Topology(found)) if found else model
+    if not found:
+        return model
+    names = [name.removesuffix(".weight") for name in found]
+    return sparsify(model, topology=Topology(found), include=names)
