@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -164,6 +165,9 @@ WRITES = {
 }  # fmt: skip
 
 
+MAY_WRITE = re.compile(r"open\(|write_text|write_bytes|save_file|copyfile|copy2")
+
+
 def writes(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
@@ -183,7 +187,7 @@ def test_every_file_is_written_by_the_one_atomic_writer() -> None:
     found = {
         path.relative_to(SOURCE).as_posix()
         for path in SOURCE.rglob("*.py")
-        if any(writes(ast.parse(path.read_text())))
+        if MAY_WRITE.search(text := path.read_text()) and any(writes(ast.parse(text)))
     }
     assert found - {"federated/flower/simulation.py"} == WRITES  # that one writes to a temporary folder
     assert set(writes(ast.parse("a.open('wb'); open(x, mode='a'); p.write_text('')"))) == {
