@@ -44,14 +44,16 @@ from regraft.train import build_model, seeds
 @server_options
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE",
               help="Where the global network goes (safetensors).")  # fmt: skip
+@click.option("--device", default="cpu", metavar="NAME",
+              help="Where clients train and the server merges: cpu, cuda, or cuda:N.")  # fmt: skip
 @click.option("--threads", type=int, default=None, metavar="N", help="CPU threads.")
 @click.option("--seed", type=int, default=0, metavar="N", help="Of everything.")
 @json_option
 def command(
     name: str, data_dir: Path | None, download: bool, classes: str | None, per_class: int | None,
-    test_per_class: int | None, data_seed: int, out: Path, threads: int | None, seed: int, clients: int,
-    partition: str, engine: str, topology: str, baseline: str | None, state: Path | None, resume: bool,
-    json_path: str | None, **choices: Any,
+    test_per_class: int | None, data_seed: int, out: Path, device: str, threads: int | None, seed: int,
+    clients: int, partition: str, engine: str, topology: str, baseline: str | None, state: Path | None,
+    resume: bool, json_path: str | None, **choices: Any,
 ) -> None:  # fmt: skip
     """Train one sparse network on many clients, each of which evolves a topology of its own.
 
@@ -71,14 +73,16 @@ def command(
     _check_engine(engine, topology, state, resume, choices, federation)
     divide = parse_partition(partition)
     recipe = make_recipe(choices, seed, compared is not None and compared.dense)
-    choose_device("cpu", threads)
+    where = choose_device(device, threads)
+    if engine == "flower" and where.type != "cpu":
+        raise InputError(f"--engine flower trains its clients on the CPU, not on {device!r}: leave one out")
     dataset = Dataset(name, parse_classes(classes), per_class, test_per_class, data_seed)
     data = dataset.load(data_dir, download)
     pooled = compared is not None and compared.pooled
     splits = (
         [data.train] if pooled else partitioned(data.train, divide, clients, seeds.stream(seed, "clients"))
     )
-    model = build_model(recipe, data)
+    model = build_model(recipe, data).to(where)
     screen = console(json_path)
     describe_model(screen, recipe.model, measure.inspect(model, data.input_shape), data)
     screen.print(_describe_clients(splits))

@@ -68,7 +68,8 @@ class Update:
             n: Entries(e.index.cpu().clone(), e.values.detach().cpu().clone()) for n, e in layers.items()
         }
         rest = {n: t.detach().cpu().clone() for n, t in dense.items()}
-        return cls(round, client, examples, copies, rest, dict(statistics or {}))
+        told = {n: t.detach().cpu() for n, t in (statistics or {}).items()}
+        return cls(round, client, examples, copies, rest, told)
 
     @property
     def nnz(self) -> int:
