@@ -5,9 +5,14 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.func import functional_call, grad, hessian, jvp, vmap
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, TensorDataset
 
 import regraft
+from regraft.errors import InputError
+from regraft.evolve import GROWS
 
 
 def mlp(seed=0, dtype=torch.float64, density=0.4):
@@ -105,6 +110,128 @@ def test_compiles_without_graph_breaks_and_after_rewiring(backend):
         close(compiled(x), model(x))
         close(got, expected)
         model[0].weight.replace(torch.arange(20, 30), torch.randn(10))
+
+
+def evolved(grow, *, wrap=lambda model: model, run=lambda model, x: model(x), dtype=torch.float64):
+    """A model after eighteen steps and six changes of topology."""
+    model = mlp(dtype=dtype)
+    forward = wrap(model)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    generator = torch.Generator().manual_seed(1)
+    evolver = regraft.Evolve("magnitude", grow, 0.4, every=3, generator=generator).attach(forward, optimizer)
+    batches = torch.Generator().manual_seed(2)
+    for _ in range(18):
+        x = torch.randn(5, 6, generator=batches, dtype=dtype)
+        optimizer.zero_grad()
+        with evolver.watch():
+            run(forward, x).float().pow(2).mean().backward()
+        optimizer.step()
+        evolver.step()
+    assert [done.total for done in evolver.history] == [11] * 6
+    return model
+
+
+def assert_alike(model, expected, **tolerance):
+    assert regraft.Topology.of(model) == regraft.Topology.of(expected) != regraft.Topology.of(mlp())
+    for got, wanted in zip(model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(got, wanted, **tolerance)
+
+
+@pytest.mark.parametrize("grow", GROWS)
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_compiled_model_evolves_and_is_compiled_once(backend, grow):
+    """Also under rules that watch gradients, which compiled graphs do not show."""
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend(backend)
+    compiled = evolved(grow, wrap=lambda model: torch.compile(model, backend=counter, fullgraph=True))
+    assert counter.frame_count == 1
+    assert_alike(compiled, evolved(grow))
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("grow", ["gradient", "inner-product"])
+def test_activation_checkpointing_grows_the_same(grow, reentrant):
+    def recomputed(model, x):
+        return checkpoint(model, x.requires_grad_(), use_reentrant=reentrant)
+
+    assert_alike(evolved(grow, run=recomputed), evolved(grow))
+
+
+@pytest.mark.parametrize("grow", GROWS)
+def test_evolves_in_bfloat16_by_autocast_and_whole(grow):
+    def autocast(model, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return model(x)
+
+    assert {p.dtype for p in evolved(grow, run=autocast, dtype=torch.float32).parameters()} == {torch.float32}
+    whole = evolved(grow, dtype=torch.bfloat16)
+    assert {p.dtype for p in whole.parameters()} == {torch.bfloat16}
+    assert whole[0].weight.index.dtype == torch.int64
+
+
+def test_a_convolution_grows_by_gradient_under_autocast():
+    model = regraft.sparsify(nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)), 0.3)
+    evolver = regraft.Evolve("magnitude", "gradient", 0.3, every=1).attach(model)
+    with evolver.watch(), torch.autocast("cpu", dtype=torch.bfloat16):
+        model(torch.randn(2, 2, 8, 8)).float().square().mean().backward()
+    assert evolver.step().total > 0
+
+
+def test_a_loader_with_workers_changes_nothing():
+    data = TensorDataset(torch.randn(40, 6, dtype=torch.float64), torch.randint(3, (40,)))
+
+    def trained(workers):
+        shuffle = torch.Generator().manual_seed(4)
+        loader = DataLoader(data, 8, shuffle=True, num_workers=workers, generator=shuffle)
+        model = mlp()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        evolver = regraft.Evolve(every=len(loader), total=3 * len(loader)).attach(model, optimizer)
+        for _ in range(3):
+            for x, y in loader:
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(x), y).backward()
+                optimizer.step()
+                evolver.step()
+        assert len(evolver.history) == 2
+        return model
+
+    assert_alike(trained(2), trained(0), rtol=0, atol=0)
+
+
+def test_the_clipped_norm_is_the_norm_over_connections_and_biases():
+    model = mlp()
+    dense = regraft.densify(copy.deepcopy(model))
+    masks = [model[i].weight.dense(torch.ones_like(model[i].weight.values)) for i in (0, 2)]
+    x = torch.randn(5, 6, dtype=torch.float64)
+    for one in (model, dense):
+        (one(x) * 1e3).sum().backward()
+    for layer, mask in zip((dense[0], dense[2]), masks, strict=True):
+        layer.weight.grad.mul_(mask)
+    norms = [nn.utils.clip_grad_norm_(one.parameters(), 1.0) for one in (model, dense)]
+    close(*norms)
+    grads = torch.cat([p.grad.flatten() for p in model.parameters()])
+    close(grads.norm().item(), 1.0)
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without torch.distributed")
+def test_weights_split_by_fsdp_train_but_do_not_evolve(tmp_path):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model = mlp()
+    x = torch.randn(5, 6, dtype=torch.float64)
+    expected = model(x)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/one", rank=0, world_size=1)
+    try:
+        fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        with pytest.raises(
+            InputError, match=r"'0.weight' is split over processes .* DistributedDataParallel"
+        ):
+            regraft.Evolve().attach(model, optimizer)
+        close(model(x), expected)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_compiles_a_convolution():

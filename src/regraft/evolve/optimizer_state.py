@@ -38,7 +38,14 @@ def holds(optimizer: Optimizer, parameter: nn.Parameter) -> bool:
 
 
 def check_held(given: Sequence[Optimizer], weights: Mapping[str, SparseWeight]) -> None:
-    """Raise InputError where optimizers are given and none of them holds any of the weights."""
+    """Raise InputError where optimizers are given and none of them holds any of the weights, or where weights
+    are split over processes."""
+    for name, weight in weights.items():
+        if hasattr(weight.values, "device_mesh"):  # a DTensor
+            raise InputError(
+                f"'{name}' is split over processes (FSDP, tensor parallel), and its topology cannot change: "
+                "use DistributedDataParallel"
+            )
     if given and not any(holds(o, w.values) for o in given for w in weights.values()):
         raise InputError(
             f"the {type(given[0]).__name__} optimizer holds none of the sparse weights "

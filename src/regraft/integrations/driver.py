@@ -109,12 +109,6 @@ class Driver:
         """
         self.stop()
         given = list(optimizers)
-        for name, weight in sparse_weights(model).items():
-            if hasattr(weight.values, "device_mesh"):  # a DTensor
-                raise InputError(
-                    f"'{name}' is split over processes (FSDP, tensor parallel), and positions cannot follow: "
-                    "use DistributedDataParallel"
-                )
         self._schedule(epoch_steps, total)
         if isinstance(self.evolver, Evolve):
             self.evolver.attach(model, given, group=group)
