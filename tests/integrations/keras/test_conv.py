@@ -8,13 +8,14 @@ import torch
 
 pytest.importorskip("keras")
 
+import keras
+
 from regraft.errors import InputError
 from regraft.integrations.keras import (
     SparseConv1D,
     SparseConv2D,
     SparseConv3D,
     densify,
-    keras,
     sparsify,
 )
 

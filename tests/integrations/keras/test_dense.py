@@ -9,9 +9,11 @@ from torch import nn
 
 pytest.importorskip("keras")
 
+import keras
+
 import regraft
 from regraft.errors import FileError, InputError, MismatchError
-from regraft.integrations.keras import SparseConv2D, SparseDense, keras
+from regraft.integrations.keras import SparseConv2D, SparseDense
 from regraft.kernels import layout
 
 # of Keras's own, with NumPy 2

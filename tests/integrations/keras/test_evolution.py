@@ -9,10 +9,12 @@ from torch import nn
 
 pytest.importorskip("keras")
 
+import keras
+
 import regraft
 from regraft.errors import InputError
 from regraft.evolve import Gradient
-from regraft.integrations.keras import Evolution, SparseConv2D, SparseDense, keras, to_torch, torch_view
+from regraft.integrations.keras import Evolution, SparseConv2D, SparseDense, to_torch, torch_view
 from regraft.integrations.keras.evolution import change_generator
 from regraft.schedules import Progress, by_name
 

@@ -6,10 +6,12 @@ import torch
 
 pytest.importorskip("keras")
 
+import keras
+
 import regraft
 from regraft import checkpoint, models
 from regraft.errors import FileError, InputError
-from regraft.integrations.keras import SparseConv2D, SparseDense, from_torch, keras, load, save, to_torch
+from regraft.integrations.keras import SparseConv2D, SparseDense, from_torch, load, save, to_torch
 from regraft.merging import merge_files
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -7,8 +7,10 @@ import pytest
 
 pytest.importorskip("keras")
 
+import keras
+
 from regraft.errors import InputError, MissingDependency
-from regraft.integrations.keras import keras, required
+from regraft.integrations.keras import required
 
 
 def start():

@@ -7,9 +7,11 @@ from torch import nn
 
 pytest.importorskip("keras")
 
+import keras
+
 import regraft
 from regraft.errors import InputError
-from regraft.integrations.keras import SparseDense, densify, keras, sparse_layers, sparsify, torch_view
+from regraft.integrations.keras import SparseDense, densify, sparse_layers, sparsify, torch_view
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 Dense = keras.layers.Dense

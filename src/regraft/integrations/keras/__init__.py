@@ -4,11 +4,11 @@ Needs Keras (extra ``keras``) and the environment variable ``KERAS_BACKEND=torch
 Keras is not imported yet and nothing else was chosen.
 """
 
+from regraft.integrations.keras import required  # noqa: F401  says what to do where Keras cannot be used
 from regraft.integrations.keras.conv import SparseConv1D, SparseConv2D, SparseConv3D
 from regraft.integrations.keras.dense import SparseDense
 from regraft.integrations.keras.evolution import Evolution
 from regraft.integrations.keras.networks import from_torch, load, save, to_torch
-from regraft.integrations.keras.required import keras
 from regraft.integrations.keras.surgery import densify, sparsify
 from regraft.integrations.keras.view import sparse_layers, torch_view
 
@@ -20,7 +20,6 @@ __all__ = [
     "SparseDense",
     "densify",
     "from_torch",
-    "keras",
     "load",
     "save",
     "sparse_layers",

@@ -41,8 +41,9 @@ def sparse_layers(model: Any) -> dict[str, SparseLayer]:
 def torch_view(model: Any) -> nn.Module:
     """A torch module with the model's sparse layers under their names; it shares their tensors.
 
+    >>> import keras
     >>> from regraft import Topology
-    >>> from regraft.integrations.keras import SparseDense, keras
+    >>> from regraft.integrations.keras import SparseDense
     >>> model = keras.Sequential([keras.Input((8,)), SparseDense(5, density=0.5, name="hidden")])
     >>> Topology.of(torch_view(model))
     Topology(hidden.weight: 20/40)
