@@ -27,8 +27,12 @@ COMMANDS = {
     "study": "regraft.cli.study.group",
     "demo": "regraft.cli.demo",
     "doctor": "regraft.cli.doctor",
+    "completion": "regraft.cli.completion",
 }
 
+
+COMPLETE = "_REGRAFT_COMPLETE"
+"""Set where a shell asks what a TAB completes, see `regraft.cli.completion`."""
 
 PLACE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 """What the system says of a place that cannot take more; no bug of regraft."""
@@ -51,6 +55,10 @@ def cli(debug: bool) -> None:
 def main(args: list[str] | None = None) -> None:
     """Run the command line. ``--debug`` may stand anywhere."""
     argv = list(sys.argv[1:] if args is None else args)
+    if args is None and COMPLETE in os.environ:
+        from regraft.cli.completion import answer
+
+        sys.exit(answer())
     debug = "--debug" in argv
     argv = [a for a in argv if a != "--debug"]
     try:

@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def json_option(function: F) -> F:
     """``--json FILE``: the same figures for scripts; ``-`` is standard output, without tables."""
     return click.option(
-        "--json", "json_path", metavar="FILE", default=None,
+        "--json", "json_path", metavar="FILE", type=click.Path(allow_dash=True), default=None,
         help="Write the figures as JSON to FILE; '-' for standard output, without tables.",
     )(function)  # fmt: skip
 

@@ -11,6 +11,7 @@ import click
 
 from regraft import data
 from regraft.cli.common import data_dir_option
+from regraft.cli.declare import offering
 from regraft.data import Data
 from regraft.data.catalogue import canonical
 from regraft.errors import InputError
@@ -87,6 +88,7 @@ def data_options(
     def decorate(function: F) -> F:
         for option in reversed((
             click.option("--data", "name", metavar="NAME", default=default, show_default=False,
+                         shell_complete=offering(data.names(), or_file=True),
                          help="Data set: a name, a folder with one folder of images per class, or a file of "
                               "text; of a text also its context, characters and part, as in "
                               "text:context=32,part=1/2." + named),

@@ -9,7 +9,7 @@ from typing import Any, cast
 import click
 
 from regraft import scores
-from regraft.cli.declare import count, group, listed, number, text
+from regraft.cli.declare import count, group, number, text
 from regraft.cli.starting import was_given
 from regraft.errors import InputError, check_density, unknown
 from regraft.evolve import METHODS
@@ -203,9 +203,9 @@ _recipe = Recipe()
 merge_options = group(
     click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE",
                  help="The merged network; it may take the place of one of NETWORKS."),
-    text("--weights", "magnitude", f"Rule for weights: {listed(RULES)}.", "RULE"),
+    text("--weights", "magnitude", "Rule for weights: {names}.", "RULE", names=RULES),
     text("--biases", "average",
-         "Rule for biases, and for scales of normalisation layers: the same five.", "RULE"),
+         "Rule for biases, and for scales of normalisation layers: the same five.", "RULE", names=RULES),
     text("--over", "networks",
          "The average divides by the number of networks, or of those that have the weight.",
          "networks|present"),
@@ -217,8 +217,8 @@ merge_options = group(
          "Keep the best of each layer, or of all layers together, as --select neurons does by itself.",
          "layer|global"),
     text("--score", "magnitude",
-         f"What makes a connection stay: {listed(SCORES)}; stacked(a, b), inverted(a), learned:FILE.",
-         "SCORE"),
+         "What makes a connection stay: {names}; stacked(a, b), inverted(a), learned:FILE.",
+         "SCORE", names=SCORES),
     text("--align", "none",
          "Number the hidden units alike first, by their weights, or by their activations on --samples.",
          "none|weights|activations"),
@@ -226,7 +226,7 @@ merge_options = group(
          "first|mean"),
     text("--select", "none", "Instead of the rules: keep the best whole units of all networks.",
          "none|neurons"),
-    text("--unit-score", "activity", f"Of --select neurons: {listed(UNIT_SCORES)}."),
+    text("--unit-score", "activity", "Of --select neurons: {names}.", names=UNIT_SCORES),
     text("--share", "each", "Of --select neurons: the best of each network, or the best overall.",
          "each|overall"),
     click.option("--gates", is_flag=True,
@@ -242,17 +242,17 @@ merge_options = group(
     count("--samples", 1000, "Training samples that alignment, repair, selection and scores look at.", 1),
     count("--finetune", 0, "Epochs of training after the merge.", 0),
     text("--finetune-evolve", None,
-         f"How the topology changes in it: {listed(EVOLUTIONS)}.  [default: none; set with --gates]"),
+         "How the topology changes in it: {names}.  [default: none; set with --gates]", names=EVOLUTIONS),
     text("--rate", None, "Its evolution rate, as in train.  [default: the method's]",
          "NAME[:KEY=VALUE,...]"),
     number("--lr", 0.01, "Its learning rate."),
     number("--momentum", 0.9, "Its momentum, in [0, 1)."),
     number("--weight-decay", _recipe.weight_decay, "Its L2 penalty on all parameters, 0 or more."),
     text("--lr-schedule", None,
-         f"Its learning rate over epochs: {listed(SCHEDULES)}.  [default: constant; with --gates falling "
-         "in steps]", "NAME[:KEY=VALUE,...]"),
+         "Its learning rate over epochs: {names}.  [default: constant; with --gates falling "
+         "in steps]", "NAME[:KEY=VALUE,...]", names=SCHEDULES),
     count("--batch-size", 100, "Its samples per step.", 1),
-    text("--loss", _recipe.loss, f"Its loss: {listed(n for n in LOSSES if n != 'nll')}."),
+    text("--loss", _recipe.loss, "Its loss: {names}.", names=[name for name in LOSSES if name != "nll"]),
     number("--teacher-weight", 0.0,
            "Its weight of the parents' averaged logits, in [0, 1]; the labels have the rest."),
     number("--temperature", Teachers.temperature, "Of the parents' and the network's softmax, above 0."),

@@ -164,7 +164,7 @@ def _rewind(text: str | None, schedule: str) -> int | None:
 
 
 _SCORE_HELP = (
-    f"Who stays: {listed(SCORES)}; stacked(a, b), inverted(a), learned:FILE; options as in "
+    "Who stays: {names}; stacked(a, b), inverted(a), learned:FILE; options as in "
     f"grasp:temperature=1. Of an MLP also {FIELDS} (wants --samples 1000 or more)."
 )
 
@@ -175,13 +175,13 @@ prune_options = group(
                  help="Instead: this network, dense or sparse.  [default: a new one]"),
     click.option("--dropout", type=float, default=0.0, metavar="X",
                  help="Share of hidden units dropped in training, in [0, 1)."),
-    text("--activation", "relu", f"Between the layers: {listed(ACTIVATIONS)}."),
+    text("--activation", "relu", "Between the layers: {names}.", names=ACTIVATIONS),
     click.option("--init", multiple=True, metavar="NAME",
                  help="Initial values, in order if repeated: he or torch to draw them, then scores:SCORE "
                       f"(scores as weights), {listed(prune.INITS)}.  [default: he]"),
     click.option("--density", type=float, required=True, metavar="X",
                  help="Share of all positions that stays, in (0, 1]."),
-    text("--score", "magnitude", _SCORE_HELP, "SCORE"),
+    text("--score", "magnitude", _SCORE_HELP, "SCORE", names=SCORES),
     text("--schedule", "upfront",
          "upfront: before training; iterative: train, prune, rewind, in rounds; gradual: the same with "
          "short rounds and weights that are kept."),
@@ -190,8 +190,9 @@ prune_options = group(
     text("--rewind", None,
          "Epoch that iterative goes back to after each round, or none.  [default: 0]", "N"),
     count("--round-epochs", None, "Epochs of each round.  [default: all; gradual: 1]", 1),
-    text("--path", "exponential", f"Density over the shots and rounds: {listed(PATHS)}."),
-    text("--scope", "global", f"{listed(SELECTIONS)}: compare all layers, or give each the same density."),
+    text("--path", "exponential", "Density over the shots and rounds: {names}.", names=PATHS),
+    text("--scope", "global", "{names}: compare all layers, or give each the same density.",
+         names=SELECTIONS),
     count("--floor", 0, "Connections that each layer keeps at least.", 0),
     text("--ties", "random", "Among equal scores: random, or magnitude (the larger weight)."),
     click.option("--revive/--no-revive", default=False,
@@ -201,7 +202,7 @@ prune_options = group(
     click.option("--exclude", multiple=True, metavar="PATTERN",
                  help="Leave layers whose name fits this shell pattern dense; may be repeated."),
     text("--control", None,
-         f"Write this control of the ticket instead: {listed(prune.CONTROLS)}.  [default: none]"),
+         "Write this control of the ticket instead: {names}.  [default: none]", names=prune.CONTROLS),
     count("--samples", 100, "Training samples that the score sees.", 1),
     click.option("--balanced/--any", default=False,
                  help="As many samples of each class, or as they come."),

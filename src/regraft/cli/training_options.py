@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from regraft.allocate import ALLOCATIONS
-from regraft.cli.declare import count, group, listed, number, text
+from regraft.cli.declare import count, group, number, text
 from regraft.evolve import INITS as GROW_INITS
 from regraft.losses import LOSSES
 from regraft.models import ACTIVATIONS, INITS
@@ -27,8 +27,8 @@ model_options = group(
          "data's), lenet-300-100, lenet-5, resnet-N (N layers, as in resnet-20), wrn-N-K (K times wider), "
          "gpt:LAYERS-WIDTH-HEADS for texts or vit:LAYERS-WIDTH-HEADS-PATCH for images."),
     number("--dropout", _default.dropout, "Share of hidden units dropped in training, in [0, 1)."),
-    text("--activation", _default.activation, f"Between the layers: {listed(ACTIVATIONS)}."),
-    text("--init", _default.init, f"Initial values: {listed(INITS)}."),
+    text("--activation", _default.activation, "Between the layers: {names}.", names=ACTIVATIONS),
+    text("--init", _default.init, "Initial values: {names}.", names=INITS),
 )  # fmt: skip
 
 sparsity_options = group(
@@ -36,7 +36,8 @@ sparsity_options = group(
            "Erdos-Renyi's epsilon: a layer gets epsilon * (inputs + outputs) connections.  [default: 20]"),
     number("--density", None, "Instead: share of all connections, in (0, 1]."),
     click.option("--dense", is_flag=True, help="Instead: an ordinary dense network."),
-    text("--allocate", _default.allocate, f"How --density is spread over layers: {listed(ALLOCATIONS)}."),
+    text("--allocate", _default.allocate, "How --density is spread over layers: {names}.",
+         names=ALLOCATIONS),
     click.option("--include", multiple=True, metavar="PATTERN",
                  help="Only layers whose name fits this shell pattern are sparse; may be repeated."),
     click.option("--exclude", multiple=True, metavar="PATTERN",
@@ -44,22 +45,23 @@ sparsity_options = group(
     text("--sparse-init", _default.sparse_init,
          "rescale: scale the initial values to the dense network's activations; keep: as drawn."),
     text("--evolve", None,
-         f"How the topology changes: {listed(EVOLUTIONS)}.  [default: set, none with --dense]"),
+         "How the topology changes: {names}.  [default: set, none with --dense]", names=EVOLUTIONS),
     text("--rate", None,
-         f"Evolution rate over time: {listed(RATES)}; with options as in osv:k=2.  [default: the method's]",
-         "NAME[:KEY=VALUE,...]"),
+         "Evolution rate over time: {names}; with options as in osv:k=2.  [default: the method's]",
+         "NAME[:KEY=VALUE,...]", names=RATES),
     number("--zeta --fraction zeta", None,
            "Evolution rate at the start, in [0, 1]: the fraction replaced.  [default: the method's own]"),
     text("--evolve-every --every evolve_every", None,
          "Time between updates: epoch, a number of epochs (50epochs), or of steps (100).  "
          "[default: the method's own]", "TIME"),
-    text("--grow-init", _default.grow_init, f"Initial values of grown connections: {listed(GROW_INITS)}."),
+    text("--grow-init", _default.grow_init, "Initial values of grown connections: {names}.",
+         names=GROW_INITS),
     text("--search", _default.search,
-         f"Of --evolve search: what finds the largest inner products: {listed(SEARCHES)}."),
+         "Of --evolve search: what finds the largest inner products: {names}.", names=SEARCHES),
     number("--k-similar", None,
            "Of --search faiss, hnswlib, nmslib and lsh: neighbours asked for, as a fraction of the units "
            "in (0, 1].  [default: 0.15]"),
-    text("--metric", _default.metric, f"Of --evolve search: {listed(METRICS)}."),
+    text("--metric", _default.metric, "Of --evolve search: {names}.", names=METRICS),
     count("--grow-batches", _default.grow_batches,
           "Of --evolve search and rigl: minibatches before an update that growth looks at."),
     count("--grow-samples", _default.grow_samples,
@@ -73,14 +75,14 @@ sparsity_options = group(
 training_options = group(
     count("--epochs", _default.epochs, "Passes over the training samples."),
     text("--batch-size", str(_default.batch_size), "Samples per step, or full for all at once.", "N"),
-    text("--optimizer", _default.optimizer, f"{listed(OPTIMIZERS)}."),
+    text("--optimizer", _default.optimizer, "{names}.", names=OPTIMIZERS),
     number("--lr", None, "Learning rate.  [default: 0.01 for sgd, 0.001 for the others]"),
     number("--momentum", None, "Of sgd and rmsprop, in [0, 1).  [default: 0.9 for sgd]"),
     number("--weight-decay", _default.weight_decay, "L2 penalty on all parameters, 0 or more."),
     text("--lr-schedule", _default.lr_schedule,
-         f"Learning rate over epochs: {listed(SCHEDULES)}, or a class of torch.optim.lr_scheduler, as in "
-         "step:step_size=10,gamma=0.5.", "NAME[:KEY=VALUE,...]"),
-    text("--loss", _default.loss, f"{listed(n for n in LOSSES if n != 'nll')}."),
+         "Learning rate over epochs: {names}, or a class of torch.optim.lr_scheduler, as in "
+         "step:step_size=10,gamma=0.5.", "NAME[:KEY=VALUE,...]", names=SCHEDULES),
+    text("--loss", _default.loss, "{names}.", names=[name for name in LOSSES if name != "nll"]),
     number("--label-smoothing", _default.label_smoothing, "Of the cross-entropy, in [0, 1)."),
     click.option("--early-stop-patience", "patience", type=int, default=None, metavar="N",
                  help="Stop after so many epochs without a lower test loss.  [default: never]"),

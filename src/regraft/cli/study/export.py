@@ -8,7 +8,9 @@ from pathlib import Path
 import click
 
 from regraft.cli.common import console
+from regraft.cli.declare import offering
 from regraft.cli.output import check_output
+from regraft.cli.study.options import preset_option, study_names
 from regraft.errors import InputError, unknown
 from regraft.studies.catalogue import named
 from regraft.studies.folder import Folder
@@ -19,11 +21,12 @@ TENSORBOARD = "tensorboard"
 
 
 @click.command("export")
-@click.argument("name", metavar="NAME")
-@click.option("--preset", default="small", metavar="NAME", help="smoke, small or paper.")
+@click.argument("name", metavar="NAME", shell_complete=study_names)
+@preset_option
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("runs/studies"), metavar="FOLDER",
               help="Of results, as `regraft study run` made it.")  # fmt: skip
 @click.option("--format", "kind", default="csv", metavar="NAME",
+              shell_complete=offering([*FORMATS, TENSORBOARD]),
               help=f"{', '.join(FORMATS)} or {TENSORBOARD}.")  # fmt: skip
 @click.option("--epochs", is_flag=True, help="The metrics over epochs instead of the rows.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="PATH",

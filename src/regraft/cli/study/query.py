@@ -12,6 +12,7 @@ from rich.text import Text
 
 from regraft.cli.common import console, json_option, table, write_json
 from regraft.cli.output import check_output
+from regraft.cli.study.options import study_names
 from regraft.errors import FileError, InputError
 from regraft.studies import catalogue
 from regraft.studies.folder import Folder
@@ -26,10 +27,11 @@ SQL = re.compile(
 
 
 @click.command("query")
-@click.argument("words", nargs=-1, metavar="[NAME] [SQL]")
+@click.argument("words", nargs=-1, metavar="[NAME] [SQL]", shell_complete=study_names)
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("runs/studies"), metavar="FOLDER",
               help="Of results, as `regraft study run` made it.")  # fmt: skip
-@click.option("--csv", "csv_path", metavar="FILE", default=None, help="Write the answer as CSV instead.")
+@click.option("--csv", "csv_path", metavar="FILE", type=click.Path(allow_dash=True), default=None,
+              help="Write the answer as CSV instead.")  # fmt: skip
 @click.option("--rows", "most", type=click.IntRange(min=0), default=100, metavar="N",
               help="Rows of the answer to show.")  # fmt: skip
 @json_option

@@ -11,6 +11,7 @@ from rich.text import Text
 from regraft import report
 from regraft.cli.common import console, json_option, table, write_json
 from regraft.cli.output import check_output
+from regraft.cli.study.options import preset_option, study_names
 from regraft.errors import FileError, InputError
 from regraft.studies.catalogue import named, names
 from regraft.studies.claims import NOT_REPRODUCED, REPRODUCED
@@ -23,9 +24,9 @@ STYLES = {REPRODUCED: "green", NOT_REPRODUCED: "red"}
 
 
 @click.command("report")
-@click.argument("studies", nargs=-1, metavar="[NAME]...")
+@click.argument("studies", nargs=-1, metavar="[NAME]...", shell_complete=study_names)
 @click.option("--all", "every", is_flag=True, help="Every study that regraft brings.")
-@click.option("--preset", default="small", metavar="NAME", help="smoke, small or paper.")
+@preset_option
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("runs/studies"), metavar="FOLDER",
               help="Of results, as `regraft study run` made it.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), default=Path("report"), metavar="FOLDER",

@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from regraft.cli.common import console, data_dir_option, json_option, table, write_json
+from regraft.cli.declare import text
+from regraft.cli.study.options import preset_option, study_names
 from regraft.studies.catalogue import named
 from regraft.studies.run import Folder, Progress, Ran, run
 from regraft.studies.run.executors import EXECUTORS
@@ -24,11 +26,11 @@ QUIET_SECONDS = 60.0
 
 
 @click.command("run")
-@click.argument("study", metavar="NAME")
-@click.option("--preset", default="small", metavar="NAME", help="smoke, small or paper.")
+@click.argument("study", metavar="NAME", shell_complete=study_names)
+@preset_option
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("runs/studies"), metavar="FOLDER",
               help="Of results; studies in one folder share equal cells.")  # fmt: skip
-@click.option("--executor", default="pool", metavar="NAME", help=f"One of {', '.join(EXECUTORS)}.")
+@text("--executor", "pool", "One of {names}.", names=EXECUTORS)
 @click.option("--workers", type=int, default=None, metavar="N",
               help="Cells at once, one thread each.  [default: all cores]")  # fmt: skip
 @click.option("--address", default=None, metavar="ADDRESS",
