@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +115,39 @@ def test_the_command_line(device: torch.device, tmp_path: Path, capsys: pytest.C
         ]
 
     same(run, device)
+
+
+@pytest.mark.parametrize("options", [{}, {"n_networks": 2}, {"evolve": "rigl", "early_stopping": True}])
+def test_estimators_train_there_and_come_back(device: torch.device, options: dict[str, Any]) -> None:
+    from regraft.estimators import SparseMLPClassifier, SparseMLPRegressor
+
+    x = torch.randn(60, 6, generator=seeded()).numpy()
+    y = x[:, 0] * 2 - x[:, 3]
+
+    def run(where: torch.device) -> Any:
+        given = {"density": 0.4, "max_iter": 3, "random_state": 0, "learning_rate": "cosine", **options}
+        fitted = [
+            SparseMLPClassifier(device=where.type, **given).fit(x, y > 0),
+            SparseMLPRegressor(device=where, **given).fit(x, y),
+        ]
+        for one in fitted:
+            assert on(one.module_, CPU)
+            assert pickle.loads(pickle.dumps(one)).predict(x).shape == (60,)  # noqa: S301
+        return [one.module_ for one in fitted], [torch.from_numpy(one.predict(x) * 1.0) for one in fitted]
+
+    same(run, device)
+
+
+def test_estimators_go_on_there_with_samples_as_they_come(device: torch.device) -> None:
+    from regraft.estimators import SparseMLPClassifier
+
+    x = torch.randn(60, 6, generator=seeded()).numpy()
+
+    def run(where: torch.device) -> Any:
+        one = SparseMLPClassifier(density=0.4, random_state=0, optimizer="adam", device=where.type)
+        for part in (x[:30], x[30:]):
+            one.partial_fit(part, part[:, 0] > 0, classes=[False, True])
+            one = pickle.loads(pickle.dumps(one))  # noqa: S301
+        return one.module_
+
+    assert on(same(run, device), CPU)

@@ -34,6 +34,8 @@ Y = np.arange(20) % 2
         ("learning_rate_init", "fast", "'auto' or a positive number"),
         ("batch_size", 0, "'auto' or a whole number"),
         ("batch_size", 1.5, "'auto' or a whole number"),
+        ("device", "gpu", "device is 'gpu'"),
+        ("device", 3.5, "try 'cpu'"),
         ("evolve", "sett", "did you mean 'set'"),
         ("rate", 1.5, r"rate is 1.5, but must be in \[0, 1\]"),
         ("rate", "cosin", "did you mean 'cosine'"),

@@ -54,6 +54,7 @@ class SparseMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no typ
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool | int = False,
+        device: str | torch.device = "cpu",
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -76,6 +77,7 @@ class SparseMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no typ
         self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
+        self.device = device
 
     def fit(self, X: Any, y: Any) -> Self:
         """Train anew; with ``warm_start``, go on from the network there is.
@@ -123,7 +125,8 @@ class SparseMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no typ
             params, loss=self._loss, samples=len(x), lr=self._stream.lr, seed=self._stream.seed
         )
         module = None if new else self._opened(self.module_)
-        module, history, self._stream = stream.go_on(self._stream, recipe, data, module)
+        where = options.device(self.device)
+        module, history, self._stream = stream.go_on(self._stream, recipe, data, module, where)
         self._note([history.column("train_loss")], go_on=not new)
         self.n_iter_ = len(self.loss_curve_)
         self._take(module)
@@ -166,7 +169,7 @@ class SparseMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no typ
         return networks.train(
             recipe, data, self._callbacks,
             start=None if start is None else lambda: copy.deepcopy(start),
-            retry=isinstance(self.learning_rate_init, str),
+            retry=isinstance(self.learning_rate_init, str), device=options.device(self.device),
         )  # fmt: skip
 
     def _callbacks(self) -> list[Callback]:

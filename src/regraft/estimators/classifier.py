@@ -57,6 +57,8 @@ class SparseMLPClassifier(ClassifierMixin, SparseMLP):  # type: ignore[misc]
         random_state: a seed, a ``RandomState``, or None for numpy's global one. The same seed gives the same
             network.
         verbose: print a line for each epoch.
+        device: where it trains, as ``"cpu"`` or ``"cuda"``; the trained network comes back to the CPU, so
+            that it predicts and is pickled like any other.
 
     Attributes:
         classes_: the labels, sorted.

@@ -31,6 +31,7 @@ def train(
     *,
     start: Callable[[], nn.Module] | None = None,
     retry: bool = False,
+    device: torch.device,
 ) -> Trained:
     """Train one network; with ``retry`` a training that diverges begins anew, each time with a quarter of the
     learning rate.
@@ -38,6 +39,7 @@ def train(
     Args:
         callbacks: makes those of one training.
         start: makes the network to train on; default: a new one.
+        device: where it trains; then it comes back to the CPU.
 
     Raises:
         InputError: it diverged, with ``retry`` five times; otherwise as ``train_recipe``.
@@ -46,7 +48,8 @@ def train(
     for left in reversed(range(TRIES if retry else 1)):
         model = build_model(recipe, data) if start is None else start()
         try:
-            return train_recipe(recipe, data, model=model, callbacks=callbacks())
+            trained = train_recipe(recipe, data, model=model, callbacks=callbacks(), device=device)
+            return replace(trained, model=trained.model.cpu())
         except InputError as error:
             # a change of the topology may come upon the NaN before the next loss does
             diverged = isinstance(error, Diverged) or not _finite(model)

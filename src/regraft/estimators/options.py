@@ -8,6 +8,7 @@ from numbers import Integral, Real
 from typing import Any, TypeGuard
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from regraft.errors import InputError, check_density
@@ -46,6 +47,7 @@ def check(params: Mapping[str, Any]) -> None:
         if not isinstance(params[name], bool | np.bool_):
             raise InputError(f"{name} is {params[name]!r}, but must be True or False")
     _check_fraction(params["validation_fraction"])
+    device(params["device"])
     check_density(params["density"])
     sizes(params["hidden_layer_sizes"])
     rate = params["learning_rate_init"]
@@ -68,6 +70,25 @@ def check(params: Mapping[str, Any]) -> None:
 def _check_fraction(value: Any) -> None:
     if not _real(value) or not 0.0 < value < 1.0:
         raise InputError(f"validation_fraction is {value!r}, but must be in (0, 1); 0.1 is usual")
+
+
+def device(value: Any) -> torch.device:
+    """``device`` as torch's.
+
+    >>> device("cpu")
+    device(type='cpu')
+
+    Raises:
+        InputError: no such device here.
+    """
+    try:
+        found = torch.device(value)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise InputError(
+            f"device is {value!r}, which cannot be used here: try 'cpu', 'cuda' or 'cuda:0'"
+        ) from error
+    return found
 
 
 def sizes(value: Any) -> list[int]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from regraft import evolve
 from regraft.data import Data
@@ -36,7 +38,7 @@ class Stream:
 
 
 def go_on(
-    before: Stream, recipe: Recipe, data: Data, module: nn.Module | None
+    before: Stream, recipe: Recipe, data: Data, module: nn.Module | None, device: torch.device
 ) -> tuple[nn.Module, History, Stream]:
     """One pass over the samples: (the network, what happened, what to go on from).
 
@@ -46,8 +48,9 @@ def go_on(
     Args:
         recipe: of the network, the optimizer and the evolution.
         module: trained in place; None for a new one.
+        device: where it trains; then all of it comes back to the CPU.
     """
-    module = build_model(recipe, data) if module is None else module
+    module = (build_model(recipe, data) if module is None else module).to(device)
     assert recipe.lr is not None
     assert recipe.momentum is not None
     assert recipe.batch_size is not None
@@ -67,7 +70,8 @@ def go_on(
         evolver=evolver, seed=seeds.derived(before.seed, f"call {before.calls}"),
     )  # fmt: skip
     state = None if evolver is None else evolver.state_dict()
-    return module, history, Stream(before.seed, before.lr, before.calls + 1, optimizer.state_dict(), state)
+    kept = tree_map_only(Tensor, Tensor.cpu, (optimizer.state_dict(), state))
+    return module.cpu(), history, Stream(before.seed, before.lr, before.calls + 1, *kept)
 
 
 def _evolver(recipe: Recipe) -> Evolve | None:
