@@ -1,18 +1,20 @@
 # make demo   train four sparse networks, merge them, write runs/demo/report.html
 # make test   everything CI runs: style, types, import direction, tests, docs
 # make wheel  the sdist and a wheel for any Linux, built, looked into, and installed in an empty environment
+# make lowest the tests with the oldest versions of the dependencies that pyproject.toml allows
 # make flower the tests that need Flower, whose requirements exclude those of the other tests: a venv of its own
 PYTHON ?= python3
 VENV   ?= .venv
 FLOWER ?= .venv-flower
 RELEASE ?= .venv-release
+LOWEST ?= .venv-lowest
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet -c constraints.txt
 WORKERS ?= 2
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint types imports unit docs coverage flower wheel clean
+.PHONY: demo test lint types imports unit docs coverage flower lowest wheel clean
 
 demo: $(VENV)/.demo
 	$(BIN)/regraft demo --out runs/demo
@@ -40,6 +42,10 @@ coverage: $(VENV)/.test
 
 flower: $(FLOWER)/.test
 	$(FLOWER)/bin/python -m pytest tests/federated/flower src/regraft/federated/flower
+
+lowest: $(LOWEST)/.test
+	$(LOWEST)/bin/python -m pytest tests -m "not slow" -n $(WORKERS) --dist loadfile \
+	  --ignore tests/integrations --ignore tests/report --ignore tests/release --ignore tests/test_docs.py
 
 wheel: $(RELEASE)/.tools
 	release/build.sh $(RELEASE)
@@ -69,6 +75,12 @@ $(RELEASE)/.tools: release/requirements.txt
 	$(RELEASE)/bin/python -m pip install --quiet -r release/requirements.txt
 	@touch $@
 
+$(LOWEST)/.test: pyproject.toml release/lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet -c release/lowest.txt torch
+	$(LOWEST)/bin/python -m pip install --quiet -c release/lowest.txt -e . pytest pytest-xdist hypothesis
+	@touch $@
+
 $(FLOWER)/.test: pyproject.toml constraints.txt constraints-flower.txt
 	$(PYTHON) -m venv $(FLOWER)
 	sed -E '/^(rich|ray)==/d' constraints.txt | cat - constraints-flower.txt > $(FLOWER)/constraints.txt
@@ -78,4 +90,4 @@ $(FLOWER)/.test: pyproject.toml constraints.txt constraints-flower.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(FLOWER) $(RELEASE) build dist docs/_build .mypy_cache .ruff_cache .pytest_cache src/*.egg-info
+	rm -rf $(VENV) $(FLOWER) $(RELEASE) $(LOWEST) build dist docs/_build .mypy_cache .ruff_cache .pytest_cache src/*.egg-info
