@@ -9,6 +9,25 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 2000
+"""Characters of an error's message that are shown."""
+
+
+def shown(text: str) -> str:
+    r"""A text that a terminal may show: what would steer it is written out, a long one loses its middle.
+
+    Messages quote names and values from files, which may hold anything.
+
+    >>> shown("the tensor 'a\x1b[2J'")
+    "the tensor 'a\\x1b[2J'"
+    """
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} [...] {text[-LONGEST // 4 :]}"
+    if text.isprintable():
+        return text
+    kept = (c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    return "".join(kept)
+
 
 class RegraftError(Exception):
     """Base of all errors that regraft raises on purpose.
@@ -19,6 +38,9 @@ class RegraftError(Exception):
     ...     print(error)
     density is 5, but must be in (0, 1]: 0.05 keeps 5 % of the weights
     """
+
+    def __str__(self) -> str:
+        return shown(super().__str__())
 
 
 class InputError(RegraftError, ValueError):

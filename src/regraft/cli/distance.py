@@ -16,6 +16,7 @@ from regraft.cli.common import console, json_option, table, write_json
 from regraft.cli.output import check_output
 from regraft.errors import InputError, MismatchError, MissingDependency
 from regraft.files import NetworkFile, atomic_write
+from regraft.models.spec import number_of
 from regraft.topology import Topology
 
 
@@ -150,9 +151,10 @@ def parse_image(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     parts = text.lower().split("x")
-    if len(parts) != 2 or not all(p.isdecimal() and int(p) > 0 for p in parts):
+    sizes = [number_of(p) for p in parts]
+    if len(sizes) != 2 or sizes[0] is None or sizes[1] is None:
         raise InputError(f"image is '{text}', but must be height x width, as in 28x28")
-    return int(parts[0]), int(parts[1])
+    return sizes[0], sizes[1]
 
 
 def draw_patterns(

@@ -9,6 +9,7 @@ import click
 
 from regraft.cli.common import console, json_option, table, write_json
 from regraft.errors import InputError
+from regraft.models.spec import number_of
 
 SUFFIXES = {"onnx": ".onnx", "c": ".c", "npz": ".npz"}
 
@@ -115,7 +116,7 @@ def _check_options(kind: str, values: str, name: str | None, sparse: bool, packe
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    words = text.replace("x", ",").split(",")
-    if not all(word.strip().isdecimal() and int(word) > 0 for word in words):
+    sizes = [number_of(word.strip()) for word in text.replace("x", ",").split(",")]
+    if any(size is None for size in sizes):
         raise InputError(f"--input-shape is '{text}', but must be positive integers, as in 1,28,28")
-    return tuple(int(word) for word in words)
+    return tuple(size for size in sizes if size is not None)

@@ -185,7 +185,7 @@ def keep_options(folder: Path, options: Mapping[str, Any]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         before = json.loads(path.read_text()) if path.exists() else None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FileError(f"cannot use the folder '{folder}' ({error}): give another folder") from error
     if before is None:
         with atomic_write(path) as file:

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from regraft.data.paths import reading
+from regraft.data.paths import FACTOR, reading
 from regraft.data.raw import Array, RawData, RawSplit
 from regraft.errors import FileError, InputError, MissingDependency
 
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
 )
+FREE_PIXELS = 2**22
 _GREY = frozenset({"1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N"})
 _COLOUR = frozenset({"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
 
@@ -132,6 +133,12 @@ def _header(path: Path) -> tuple[tuple[int, int], str]:
         mode = image.mode
         if mode not in _GREY and mode not in _COLOUR:
             raise FileError(f"'{path}' has pixels of mode {mode!r}: expected 8- or 16-bit grey, or colour")
+        # a few bytes may promise any number of pixels
+        if image.height * image.width > FREE_PIXELS + FACTOR * path.stat().st_size:
+            raise FileError(
+                f"'{path}' is {image.height} x {image.width} pixels in {path.stat().st_size:,} bytes, "
+                "which no picture is: it is damaged, or made to fill the memory"
+            )
         return (image.height, image.width), mode
     raise AssertionError  # pragma: no cover
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft.data.paths import first_folder, missing, one_of
+from regraft.data.paths import first_folder, missing, most_unpacked, one_of
 from regraft.data.raw import RawData, RawSplit
 from regraft.errors import FileError
 
@@ -39,8 +40,9 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
             packed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
             if packed:
+                most = most_unpacked(os.fstat(raw.fileno()).st_size)
                 with gzip.GzipFile(fileobj=raw) as stream:
-                    return _parse(stream, path, ndim)
+                    return _parse(stream, path, ndim, most)
             return _parse(raw, path, ndim)
     except FileNotFoundError as error:
         raise FileError(f"there is no file '{path}': expected an idx file") from error
@@ -52,7 +54,9 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
         ) from error
 
 
-def _parse(stream: BinaryIO | gzip.GzipFile, path: Path, ndim: int) -> NDArray[np.uint8]:
+def _parse(
+    stream: BinaryIO | gzip.GzipFile, path: Path, ndim: int, most: float = math.inf
+) -> NDArray[np.uint8]:
     header = stream.read(4 + 4 * ndim)
     expected = _UBYTE << 8 | ndim
     if len(header) >= 4 and header[:4] != bytes([0, 0, _UBYTE, ndim]):
@@ -67,8 +71,13 @@ def _parse(stream: BinaryIO | gzip.GzipFile, path: Path, ndim: int) -> NDArray[n
     size = math.prod(shape)
     body = bytearray()
     # in pieces: a corrupt header may promise more bytes than there is memory
-    while len(body) <= size and (piece := stream.read(min(_CHUNK, size + 1 - len(body)))):
+    while len(body) <= min(size, most) and (piece := stream.read(min(_CHUNK, size + 1 - len(body)))):
         body += piece
+    if len(body) > most:
+        raise FileError(
+            f"'{path}' unpacks to more than {most:,} bytes, a hundred times its length: unpack it yourself "
+            "if you trust it"
+        )
     if len(body) != size:
         found = f"only {len(body)}" if len(body) < size else "more"
         raise FileError(f"'{path}' promises {size} bytes of shape {shape}, but holds {found}: fetch it again")

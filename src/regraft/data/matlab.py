@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from regraft.data.paths import reading
+from regraft.data.paths import most_unpacked, reading
 from regraft.data.raw import Array
 from regraft.errors import FileError
 
@@ -25,6 +25,7 @@ _CLASSES = {
 _OTHER = {1: "a cell array", 2: "a structure", 3: "an object", 4: "text", 5: "sparse", 16: "a function"}
 _MATRIX, _COMPRESSED, _INT8, _INT32, _UINT32 = 14, 15, 1, 5, 6
 _COMPLEX = 0x08
+_FREE = 2**23  # whole numbers of one byte may become numbers of eight
 
 
 def read_matrices(path: Path, names: tuple[str, ...]) -> dict[str, Array]:
@@ -69,9 +70,11 @@ def _elements(content: bytes, order: str, *, padded: bool) -> Iterator[tuple[int
 
 def _unpack(content: bytes) -> bytes:
     unpacker = zlib.decompressobj()
-    made = unpacker.decompress(content)
+    most = most_unpacked(len(content), _FREE)
+    made = unpacker.decompress(content, most)
     if not unpacker.eof:
-        raise ValueError("compressed numbers end too early")
+        end = f"take more than {most:,} bytes" if len(made) == most else "end too early"
+        raise ValueError(f"compressed numbers {end}")
     return made
 
 

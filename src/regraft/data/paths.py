@@ -51,6 +51,19 @@ def missing(title: str, folders: Sequence[Path], files: str, home: str, download
     return FileError(f"no {title} here: expected {files} in {places}; {remedy}")
 
 
+FREE, FACTOR = 2**26, 100
+
+
+def most_unpacked(packed: int, free: int = FREE) -> int:
+    """Bytes that ``packed`` compressed bytes may become: enough for any data, too few for a bomb, which grows
+    a thousandfold.
+
+    >>> most_unpacked(10**6)
+    167108864
+    """
+    return free + FACTOR * packed
+
+
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
     """Turn whatever a foreign reader raises on a bad file into one sentence that names the file.

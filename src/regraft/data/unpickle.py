@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ def read_pickle(path: Path) -> dict[str, Any]:
 
 def _text(value: object) -> str:
     """Strings of Python 2's pickles come as bytes."""
+    if not isinstance(value, str | bytes | int):  # tuples of tuples could be endless as text
+        raise pickle.UnpicklingError(f"a {type(value).__name__} as a name")
     return value.decode("latin1") if isinstance(value, bytes) else str(value)
 
 
@@ -117,8 +120,58 @@ _ALLOWED = {
 }
 
 
+_OPCODES = (
+    "PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "GET", "BINGET",
+    "LONG_BINGET", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "NONE", "NEWTRUE", "NEWFALSE", "INT",
+    "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
+    "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "UNICODE", "BINUNICODE",
+    "SHORT_BINUNICODE", "BINUNICODE8", "EMPTY_LIST", "LIST", "APPEND", "APPENDS", "EMPTY_DICT", "DICT",
+    "SETITEM", "SETITEMS", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3",
+)  # fmt: skip
+"""What dicts of arrays, lists, texts and numbers are written with; nothing that makes objects or room."""
+
+
+def _known() -> dict[int, Any]:
+    codes = [getattr(pickle, name)[0] for name in _OPCODES]
+    every: dict[int, Any] = pickle._Unpickler.dispatch
+    return {code: every[code] for code in codes}
+
+
 # The pure Python reader: the C one can be made to take tens of gigabytes by a few corrupt bytes.
-class _Reader(pickle._Unpickler):
+_Unpickler: Any = pickle._Unpickler
+
+
+class _Reader(_Unpickler):  # type: ignore[misc]
+    dispatch = _known()
+
+    def load_setitem(self) -> None:
+        self._check_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        self._check_keys(self.stack[::2])
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        self._check_keys(self.stack[::2])
+        super().load_dict()
+
+    def load_bytearray8(self) -> None:
+        (size,) = struct.unpack("<Q", self.read(8))
+        self.append(bytearray(self.read(size)))  # pickle's own makes room before it looks
+
+    def _check_keys(self, keys: list[Any]) -> None:
+        """To find the place of a tuple of tuples can take for ever."""
+        for key in keys:
+            _text(key)
+
+    dispatch |= {
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.DICT[0]: load_dict,
+        pickle.BYTEARRAY8[0]: load_bytearray8,
+    }
+
     def __init__(self, file: io.BytesIO, path: Path) -> None:
         super().__init__(file, encoding="bytes")
         self._path = path

@@ -10,8 +10,11 @@ As a command it prints the class of each sample of an array: ``python numpy_runt
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import sys
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +22,8 @@ import numpy as np
 
 Array = Any  # numpy.ndarray; the copy runs with any numpy
 FORMAT = 1
+MOST = 2**22  # numbers between two layers, for one sample
+WINDOWS = 2**26  # numbers in all windows of a convolution, for one sample
 BLOCK = 64  # samples that are computed together; bounds the memory
 
 
@@ -30,21 +35,33 @@ class Network:
     """
 
     def __init__(self, path: Any) -> None:
-        """Read the file ``path``. ValueError where it is not a network of a known format."""
-        with np.load(path, allow_pickle=False) as file:
-            if "program" not in file:
-                raise ValueError(f"'{path}' is not a network that regraft exported: it has no program")
-            program = json.loads(bytes(file["program"]).decode())
-            if program.get("format") != FORMAT:
-                raise ValueError(
-                    f"'{path}' has format {program.get('format')}, but this runtime reads {FORMAT}: "
-                    "take the runtime of the regraft that wrote it"
-                )
-            self.input_shape = tuple(program["input_shape"])
-            self.steps = [_Step(step, file) for step in program["steps"]]
-        self.output_shape = self.steps[-1].shape
+        """Read the file ``path``, which need not be trusted.
+
+        OSError where there is none, ValueError where it is damaged or not a network of a known format.
+        """
+        with open(path, "rb") as file:
+            try:
+                self._read(_Arrays(file))
+            except Exception as error:  # the readers of zip and JSON raise almost anything on corrupt bytes
+                reason = " ".join(str(error).split())[:300] or type(error).__name__
+                raise ValueError(f"'{path}' is not a network that this runtime can read: {reason}") from error
         last = {i: n for n, step in enumerate(self.steps) for i in step.inputs}
         self._free = [[i for i, n in last.items() if n == at] for at in range(len(self.steps))]
+
+    def _read(self, arrays: _Arrays) -> None:
+        program = json.loads(bytes(arrays["program"]).decode())
+        if program["format"] != FORMAT:
+            raise ValueError(
+                f"it has format {program['format']!r}, but this runtime reads {FORMAT}: take the runtime of "
+                "the regraft that wrote it"
+            )
+        self.input_shape = _shape(program["input_shape"])
+        self.steps = [_Step(step, arrays) for step in program["steps"]]
+        self.output_shape = self.steps[-1].shape
+        known = {0: self.input_shape}
+        for step in self.steps:
+            step.check([known[i] for i in step.inputs])
+            known[step.output] = step.shape
 
     def __call__(self, x: Any) -> Array:
         """Output ``[batch, *output_shape]``, float32; ``x`` is ``[batch, *input_shape]``, or one sample."""
@@ -63,14 +80,49 @@ class Network:
         return values[self.steps[-1].output]
 
 
+class _Arrays:
+    """The arrays of a file: each as large as it says twice, in the file's table and in its own header, all
+    together not much larger than the file."""
+
+    def __init__(self, file: Any) -> None:
+        size = file.seek(0, 2)
+        self._zip = zipfile.ZipFile(file)
+        members = self._zip.infolist()
+        packed, whole = sum(m.compress_size for m in members), sum(m.file_size for m in members)
+        if packed > size or whole > 2**26 + 100 * size:
+            raise ValueError("it unpacks to more than a hundred times its length")
+
+    def __getitem__(self, name: str) -> Array:
+        member = self._zip.getinfo(f"{name}.npy")
+        with self._zip.open(member) as packed:
+            data = packed.read(member.file_size)
+        stream = io.BytesIO(data)
+        read = np.lib.format.read_magic(stream) == (1, 0)
+        header = np.lib.format.read_array_header_1_0 if read else np.lib.format.read_array_header_2_0
+        shape, by_columns, dtype = header(stream)
+        shape = _shape(shape, 2**40)
+        if dtype.kind not in "iuf" or math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
+            raise ValueError(f"the array {name!r} is not what its header says")
+        flat = np.frombuffer(data, dtype, offset=stream.tell()) if math.prod(shape) else np.zeros(0, dtype)
+        return flat.reshape(shape, order="F" if by_columns else "C")
+
+
+def _shape(value: Any, most: int = MOST) -> tuple[int, ...]:
+    """A shape that can be: whole numbers, 0 or more, not too many places."""
+    shape = tuple(value)
+    if not all(type(n) is int and n >= 0 for n in shape) or math.prod(max(n, 1) for n in shape) > most:
+        raise ValueError(f"the shape {str(shape)[:100]}")
+    return shape
+
+
 class _Step:
-    def __init__(self, description: dict[str, Any], file: Any) -> None:
+    def __init__(self, description: dict[str, Any], file: _Arrays) -> None:
         self.op = description["op"]
         if self.op not in OPS:
             raise ValueError(f"the network has the unknown operation '{self.op}': take a newer runtime")
         self.settings = description["settings"]
         self.inputs, self.output = description["inputs"], description["output"]
-        self.shape = tuple(description["shape"])
+        self.shape = _shape(description["shape"])
         parts = {name: file[key] for name, key in description["arrays"].items()}
         self.bias, self.factor = parts.get("bias"), parts.get("factor")
         if "values" in parts:
@@ -78,12 +130,44 @@ class _Step:
                 parts, tuple(description["weight_shape"]), description["layout"], description["coding"]
             )
 
+    def check(self, shapes: list[tuple[int, ...]]) -> None:
+        """ValueError, or whatever else is raised, unless the step can take inputs of these shapes."""
+        size = math.prod(self.shape)
+        if len(shapes) != (2 if self.op == "add" else 1):
+            raise ValueError(f"the operation '{self.op}' has {len(shapes)} inputs")
+        if self.op in ("conv", "max_pool", "avg_pool"):
+            spatial = shapes[0][1:]
+            kernel, stride, dilation = (_shape(self.settings[k]) for k in ("kernel", "stride", "dilation"))
+            pads = [_shape(pair) for pair in self.settings["pads"]]
+            span = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+            fits = min(*kernel, *stride, *dilation) > 0 and len(spatial) == len(kernel) in (1, 2)
+            if not fits or any(max(pair) > n + 64 for pair, n in zip(pads, span, strict=True)):
+                raise ValueError(f"windows of {kernel} every {stride}, {dilation} apart, padded by {pads}")
+            sizes = zip(spatial, pads, span, stride, strict=True)
+            out = tuple((n + sum(pad) - s) // step + 1 for n, pad, s, step in sizes)
+            windows = math.prod(out) * math.prod(kernel) * shapes[0][0]
+            if min(out) < 1 or self.shape[1:] != out or windows > WINDOWS:
+                raise ValueError(f"windows of {kernel} over {spatial} that give {self.shape[1:]}")
+            if self.op == "conv":
+                groups = self.settings["groups"]
+                if type(groups) is not int or groups < 1 or shapes[0][0] % groups or self.shape[0] % groups:
+                    raise ValueError(f"{groups} groups")
+                if self.weight_shape != (self.shape[0], shapes[0][0] // groups, *kernel):
+                    raise ValueError(f"a kernel of shape {self.weight_shape}")
+        elif self.op == "linear":
+            if shapes[0][-1] != self.weight_shape[1] or self.shape != (*shapes[0][:-1], self.weight_shape[0]):
+                raise ValueError(f"a weight of shape {self.weight_shape} that takes {shapes[0]}")
+        elif any(math.prod(shape) != size for shape in shapes):
+            raise ValueError(f"the operation '{self.op}' from {shapes} to {self.shape}")
+
     def run(self, *inputs: Array) -> Array:
         return OPS[self.op](self, *inputs)
 
     def _unpack(self, parts: dict[str, Array], shape: tuple[int, ...], layout: str, coding: str) -> None:
         """Columns and values in row order, and where each row that is not empty starts."""
-        self.weight_shape = shape
+        self.weight_shape = _shape(shape, 2**40)
+        if shape[0] > MOST:
+            raise ValueError(f"a weight of {shape[0]} units")
         values, counts = parts["values"].astype(np.float32), parts.get("counts", np.zeros(0, np.int64))
         rows, fan_in = shape[0], int(np.prod(shape[1:]))
         self.dense = None
@@ -92,8 +176,10 @@ class _Step:
             if "scales" in parts:
                 self.dense *= parts["scales"][:, None]
             return
-        line = np.repeat(np.arange(len(counts)), counts)
         place = parts["at"].astype(np.intp)
+        if counts.ndim != 1 or place.shape != values.shape or counts.astype(np.float64).sum() != place.size:
+            raise ValueError("the connections do not fit their counts")
+        line = np.repeat(np.arange(len(counts)), counts)
         if coding == "step":  # running sums that start again with each line
             running = np.cumsum(place)
             starts = np.cumsum(counts, dtype=np.intp) - counts

@@ -63,6 +63,8 @@ def out_size(size: tuple[int, int], o: Options) -> tuple[int, int]:
     >>> out_size((32, 32), Options((3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), 1))
     (16, 16)
     """
+    if min(o.stride) < 1:
+        return 0, 0
     h, w = (
         (n + sum(pad) - d * (k - 1) - 1) // s + 1
         for n, pad, d, k, s in zip(size, o.pads, o.dilation, o.kernel, o.stride, strict=True)

@@ -13,6 +13,7 @@ available = native.available
 def forward(x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, feature_major: bool) -> Tensor:
     """x [batch, in] (any strides) -> y [batch, out], feature-major or batch-major."""
     y = empty(x, plan.rows, feature_major)
+    values, bias = values.contiguous(), None if bias is None else bias.contiguous()
     native.module().forward(
         native.is_float64(x.dtype), plan.rows, plan.cols, plan.nnz, plan.at[0], plan.at[1], x.shape[0], 0,
         values.data_ptr(), 0 if bias is None else bias.data_ptr(),
@@ -26,7 +27,7 @@ def backward(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of input [batch, in], values [nnz] and bias [out], where wanted; each row of ``dy`` is
     read once for the first two."""
-    batch = x.shape[0]
+    batch, values = x.shape[0], values.contiguous()
     dx = empty(x, plan.cols, feature_major) if want[0] else None
     dvalues = x.new_empty(plan.nnz) if want[1] else None
     dbias = x.new_empty(plan.rows) if want[2] else None

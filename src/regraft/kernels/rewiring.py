@@ -103,13 +103,9 @@ def parted(index: Tensor, places: Tensor, name: str = "places") -> tuple[Tensor,
     Raises:
         InputError: places out of order or range.
     """
+    _require_vector(index, "index")
     n, k = index.numel(), places.numel()
-    if (
-        _compiled(index, places)
-        and index.dtype == places.dtype == torch.int64
-        and places.ndim == 1
-        and k <= n
-    ):
+    if _compiled(index, places) and places.dtype == torch.int64 and places.ndim == 1 and k <= n:
         index, places = index.contiguous(), places.contiguous()
         kept, gone = torch.empty(n - k, dtype=torch.int64), torch.empty(k, dtype=torch.int64)
         to = kept.data_ptr(), gone.data_ptr()
@@ -117,6 +113,15 @@ def parted(index: Tensor, places: Tensor, name: str = "places") -> tuple[Tensor,
             return kept, gone
     places = positions.check(places, n, name)
     return index.index_select(0, complement(places, n)), index.index_select(0, places)
+
+
+def _require_vector(index: Tensor, name: str) -> None:
+    """Refuse what compiled code would read as something else."""
+    if index.ndim != 1 or index.dtype != torch.int64:
+        raise InputError(
+            f"{name} has positions of shape {tuple(index.shape)} and type {index.dtype}, but must have an "
+            "int64 vector of them"
+        )
 
 
 def complement(entries: Tensor, n: int) -> Tensor:
@@ -152,6 +157,7 @@ def exchange(
     Raises:
         InputError: places or positions out of order or range, or a grown position that is still active.
     """
+    _require_vector(index, name)
     if _compiled(index, dropped, grown) and dropped.dtype == grown.dtype == torch.int64:
         done = _exchange(index.contiguous(), dropped.contiguous(), grown.contiguous(), size)
         if done is not None:

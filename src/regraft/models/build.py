@@ -114,8 +114,11 @@ def build(
     name = plain.get("name")
     if not isinstance(name, str) or name not in MODELS:
         raise unknown("model", name, MODELS)
-    with torch.device("meta"):
-        model = MODELS[name].make(plain)
+    try:
+        with torch.device("meta"):
+            model = MODELS[name].make(plain)
+    except RuntimeError as error:  # more values than a tensor can have
+        raise InputError(f"the model '{name}' cannot be made of {plain}: {error}") from error
     if torch.device(device).type != "meta":
         model.to_empty(device="cpu")  # drawn there, so that every device starts with the same values
         initialise(model, init, activation=plain.get("activation", "relu"), generator=generator)

@@ -11,7 +11,7 @@ from torch import nn
 
 from regraft.errors import InputError
 from regraft.models.parts import activation
-from regraft.models.spec import Request, check_fields, check_probability, check_sizes
+from regraft.models.spec import Request, check_fields, check_probability, check_sizes, number_of
 
 
 def parse_mlp(argument: str, request: Request) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def parse_mlp(argument: str, request: Request) -> dict[str, Any]:
     filled = {"in": request.inputs, "classes": request.classes}
     sizes: list[int] = []
     for word in words:
-        size = filled[word] if word in filled else int(word) if word.isdecimal() else None
+        size = filled[word] if word in filled else number_of(word)
         if word in filled and size is None:
             raise InputError(
                 f"the model 'mlp:{argument}' says '{word}', but no data was given: write the number"

@@ -11,31 +11,33 @@ from torch import Tensor, nn
 
 from regraft.errors import InputError
 from regraft.models.parts import activation
-from regraft.models.spec import Request, check_fields, check_probability, check_sizes
+from regraft.models.spec import DEEPEST, Request, check_fields, check_probability, check_sizes, number_of
 
 _FIELDS = ("input", "classes", "depth", "activation", "dropout")
 
 
 def parse_resnet(argument: str, request: Request) -> dict[str, Any]:
     """``20``: the number of layers, 6n + 2; 3x32x32 and 10 classes without data."""
-    if not argument.isdecimal():
+    depth = number_of(argument)
+    if depth is None:
         raise InputError(
             f"the model 'resnet:{argument}' needs its number of layers, 6n + 2, as in resnet:20 or resnet-20"
         )
-    return {"name": "resnet", "depth": _depth("resnet", int(argument), 2), **_rest("resnet", request)}
+    return {"name": "resnet", "depth": _depth("resnet", depth, 2), **_rest("resnet", request)}
 
 
 def parse_wide_resnet(argument: str, request: Request) -> dict[str, Any]:
     """``16-2``: the number of layers, 6n + 4, and how many times wider; 3x32x32 and 10 classes without
     data."""
-    depth, _, width = argument.partition("-")
-    if not (depth.isdecimal() and width.isdecimal() and int(width) > 0):
+    first, _, second = argument.partition("-")
+    depth, width = number_of(first), number_of(second)
+    if depth is None or width is None:
         raise InputError(
             f"the model 'wrn:{argument}' needs its number of layers, 6n + 4, and its width, as in wrn:16-2 "
             "or wrn-16-2"
         )
     return {
-        "name": "wrn", "depth": _depth("wrn", int(depth), 4), "width": int(width), **_rest("wrn", request),
+        "name": "wrn", "depth": _depth("wrn", depth, 4), "width": width, **_rest("wrn", request),
     }  # fmt: skip
 
 
@@ -191,4 +193,6 @@ def _depth(name: str, depth: int, rest: int) -> int:
         raise InputError(
             f"{name} has 6n + {rest} layers, but the depth is {depth}: take {' or '.join(map(str, near))}"
         )
+    if depth > DEEPEST:
+        raise InputError(f"{name} is to have {depth} layers, more than {DEEPEST}: take fewer")
     return depth

@@ -55,14 +55,31 @@ def check_fields(spec: Mapping[str, Any], fields: Sequence[str]) -> None:
             raise InputError(f"the spec of the model '{name}' lacks '{field}': it needs {', '.join(fields)}")
 
 
+LARGEST = 2**31 - 1
+"""Largest size of a layer."""
+DEEPEST = 2000
+"""Most layers of a model: a spec of a few bytes must not build for ever."""
+
+
+def number_of(digits: str) -> int | None:
+    """The number from 1 to ``LARGEST`` that decimal digits say; None for anything else.
+
+    >>> number_of("12"), number_of("-1"), number_of("0"), number_of("9" * 5000)
+    (12, None, None, None)
+    """
+    if not digits.isdecimal() or len(digits) > len(str(LARGEST)):
+        return None
+    return int(digits) if 0 < int(digits) <= LARGEST else None
+
+
 def check_sizes(spec: Mapping[str, Any], field: str, at_least: int) -> list[int]:
     """The field as a list of positive integers, or an InputError."""
     sizes = spec[field]
-    good = isinstance(sizes, list | tuple) and len(sizes) >= at_least
-    if not good or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes):
+    good = isinstance(sizes, list | tuple) and at_least <= len(sizes) <= DEEPEST + 1
+    if not good or not all(type(n) is int and 0 < n <= LARGEST for n in sizes):
         raise InputError(
-            f"the spec of the model '{spec.get('name')}' has {field} {sizes!r}, but it must be a list of at "
-            f"least {at_least} positive integers"
+            f"the spec of the model '{spec.get('name')}' has {field} {sizes!r}, but it must be a list of "
+            f"{at_least} to {DEEPEST + 1} positive integers up to {LARGEST}"
         )
     return list(sizes)
 

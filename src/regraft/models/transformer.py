@@ -17,7 +17,10 @@ from torch import Tensor, nn
 
 from regraft.errors import InputError, MismatchError
 from regraft.models.parts import activation
-from regraft.models.spec import Request, check_fields, check_probability, check_sizes
+from regraft.models.spec import Request, check_fields, check_probability, check_sizes, number_of
+
+DEEPEST = 250
+"""Most layers: a spec of a few bytes must not build for ever."""
 
 WIDER = 4
 """Hidden units of a block's MLP for each unit of its stream (Vaswani et al. 2017, section 3.3)."""
@@ -161,8 +164,8 @@ class GPT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Numbers of characters ``[n, t]``, of any type, to scores ``[n, classes, t]``."""
-        places = self.position(torch.arange(x.shape[1], device=x.device))
-        stream = self.blocks(self.token(x.long()) + places)
+        tokens, places = x.long(), torch.arange(x.shape[1], device=x.device)
+        stream = self.blocks(self.token(tokens) + self.position(places))
         return self.head(self.norm(stream)).transpose(1, 2)  # type: ignore[no-any-return]
 
 
@@ -206,10 +209,11 @@ def _blocks(
 
 
 def _numbers(name: str, argument: str, needs: str) -> list[int]:
-    words, count = argument.split("-"), {"gpt": 3, "vit": 4}[name]
-    if len(words) != count or not all(w.isdecimal() and int(w) > 0 for w in words):
+    found = [number_of(word) for word in argument.split("-")]
+    sizes = [size for size in found if size is not None]
+    if not len(found) == len(sizes) == {"gpt": 3, "vit": 4}[name]:
         raise InputError(f"the model '{name}:{argument}' needs {needs}")
-    return [int(w) for w in words]
+    return sizes
 
 
 def _spec(
@@ -232,6 +236,8 @@ def _checked(spec: Mapping[str, Any], axes: int) -> tuple[list[int], int, dict[s
         )
     classes = check_sizes({"name": name, "classes": [spec["classes"]]}, "classes", at_least=1)[0]
     sizes = {f: check_sizes({"name": name, f: [spec[f]]}, f, at_least=1)[0] for f in _SIZES}
+    if sizes["layers"] > DEEPEST:
+        raise InputError(f"{name} is to have {sizes['layers']} layers, more than {DEEPEST}: take fewer")
     _check_heads(name, sizes["width"], sizes["heads"])
     activation(spec["activation"])
     return shape, classes, sizes

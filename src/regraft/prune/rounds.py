@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from regraft import files
-from regraft.container import only_one
+from regraft.container import is_shape, only_one
 from regraft.errors import FileError, InputError, MismatchError, RegraftError
 from regraft.files import Header, PathLike
 from regraft.prune.apply import apply
@@ -123,7 +123,8 @@ class Saved:
         tensors, header = files.read_network(self._path)
         kept = header.provenance
         forms = {"pruning": dict, "history": list, "weights": dict}
-        if not all(isinstance(kept.get(part), form) for part, form in forms.items()):
+        whole = all(isinstance(kept.get(part), form) for part, form in forms.items())
+        if not whole or not all(is_shape(shape) for shape in kept["weights"].values()):
             raise FileError(f"'{self._path}' is not the state of a pruning: give another folder")
         self._compare(kept["pruning"])
         parts: dict[str, dict[str, Tensor]] = {"topology": {}, "model": {}, "random": {}}

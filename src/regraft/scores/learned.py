@@ -111,7 +111,7 @@ def _read(path: PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
         about = json.loads(metadata[KEY])
         newer = about["format"] > FORMAT
         fits = isinstance(about["kind"], str) and all(isinstance(n, str) for n in about["features"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         newer, fits = False, False
     if newer:
         raise FileError(f"'{path}' is of a newer format than this version of regraft reads: update regraft")

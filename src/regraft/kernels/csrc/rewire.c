@@ -56,10 +56,12 @@ int64_t rewire_smallest(const void *values, int wide, int64_t n, int64_t k, int6
 
 int rewire_part(const int64_t *index, int64_t n, const int64_t *places, int64_t n_places, int64_t *kept,
                 int64_t *gone) {
+    /* before anything is written: of places out of order more may lie between than there is room for */
+    for (int64_t i = 0; i < n_places; i++)
+        if (places[i] <= (i ? places[i - 1] : -1) || places[i] >= n) return -1;
     int64_t from = 0;
     for (int64_t i = 0; i < n_places; i++) {
         int64_t place = places[i];
-        if (place < from || place >= n) return -1;
         memcpy(kept + from - i, index + from, (size_t)(place - from) * sizeof *kept);
         gone[i] = index[place];
         from = place + 1;

@@ -50,11 +50,11 @@ class Store:
             self.connection = sqlite3.connect(self.path, timeout=30.0, isolation_level=None)
             try:
                 self._open()
+                self._steps = Steps(self.connection)
+                self._metrics: dict[str, int] = dict(self.connection.execute("SELECT name, id FROM metrics"))
             except BaseException:
                 self.connection.close()
                 raise
-        self._steps = Steps(self.connection)
-        self._metrics: dict[str, int] = dict(self.connection.execute("SELECT name, id FROM metrics"))
 
     def _open(self) -> None:
         check_format(self.connection, self.path)
@@ -105,15 +105,16 @@ class Store:
         Raises:
             FileError: the disk is full, or the file cannot be written or is damaged.
         """
-        key, step = str(record["key"]), str(record.get("step", ""))
+        key, step = str(record["key"]), plain_value(str(record.get("step", "")))
         config = json.dumps(record.get("config", {}))
+        error = plain_value(str(record.get("error", "")))
         with self._writing():
             self.connection.execute(
                 "INSERT INTO cells (key, step, config, started, status, error) "
                 "VALUES (?, ?, ?, ?, 'failed', ?) "
                 "ON CONFLICT (key) DO UPDATE SET error = excluded.error, started = excluded.started "
                 "WHERE status = 'failed'",
-                (key, step, config, record.get("when"), str(record.get("error", ""))),
+                (key, step, config, plain_value(record.get("when")), error),
             )
             found = self.connection.execute("SELECT id FROM cells WHERE key = ?", (key,)).fetchone()
             self._join(study, preset, set(), [found[0]], set())
@@ -278,7 +279,7 @@ class Store:
         """Errors of SQLite as sentences."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter where SQLite quotes what is damaged
             raise FileError(
                 f"cannot write '{self.path}' ({error}): make room or give access where it lies, or delete "
                 "it; it is made anew from the cells, which keep the results"
@@ -288,10 +289,11 @@ class Store:
 def check_format(connection: sqlite3.Connection, path: Path) -> None:
     """Raise FileError unless this is an empty database or one that this version wrote."""
     try:
+        connection.execute("PRAGMA trusted_schema = OFF")  # its views and triggers call nothing harmful
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         if isinstance(error, sqlite3.OperationalError):
             raise
         raise FileError(

@@ -83,7 +83,7 @@ def contents(folder: str | os.PathLike[str]) -> list[Shown]:
     Raises:
         FileError: there is no database, or it is of another version or damaged.
     """
-    with reading(folder) as connection:
+    with reading(folder) as connection, _counting(connection, database_of(folder)):
         connection.set_authorizer(None)
         numbers = {
             column for column, kind in connection.execute("SELECT column_name, kind FROM columns")
@@ -99,6 +99,35 @@ def contents(folder: str | os.PathLike[str]) -> list[Shown]:
             found.append(Shown(name, _kind(name), columns, count, kept))
     order = ["study", "all", "rows", "inner"]
     return sorted((s for s in found if s.kind != "inner"), key=lambda s: (order.index(s.kind), s.name))
+
+
+STEPS = 1_000_000, 100
+"""Steps of SQLite that counting rows may take: so many, and so many for each byte of the database."""
+
+
+@contextlib.contextmanager
+def _counting(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
+    """Errors of a damaged database as a sentence; a view in it that has no end is given up.
+
+    Raises:
+        FileError: as said.
+    """
+    most, done = STEPS[0] + STEPS[1] * path.stat().st_size, 0
+
+    def enough() -> bool:
+        nonlocal done
+        done += 10_000
+        return done > most
+
+    connection.set_progress_handler(enough, 10_000)
+    try:
+        yield
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise FileError(
+            f"'{path}' is damaged ({error}): delete it; it is made anew from the cells"
+        ) from error
+    finally:
+        connection.set_progress_handler(None, 0)
 
 
 def _kind(name: str) -> str:
@@ -128,7 +157,7 @@ def reading(folder: str | os.PathLike[str], study: str | None = None) -> Iterato
                 # lives in the connection alone
                 view = quoted(view_name(study))
                 connection.execute(f"CREATE TEMP VIEW rows AS SELECT * FROM main.{view}")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise FileError(
                 f"cannot read '{path}' ({error}): a run that was killed left files beside it; run the study "
                 "again, or copy the folder to where it can be written"

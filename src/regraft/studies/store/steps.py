@@ -24,6 +24,8 @@ class Steps:
         for step, name, column, kind in connection.execute(
             "SELECT step, name, column_name, kind FROM columns ORDER BY rowid"
         ):
+            if step not in self._tables or not all(isinstance(text, str) for text in (name, column, kind)):
+                raise sqlite3.DatabaseError("its columns do not fit its tables")
             self._columns[step][name] = column
             self._kinds[step, name] = kind
 
