@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.graph.zoo import ZOO, network, samples
+from tests.graph.zoo import ZOO, network, permutations, samples
 from torch import nn
 
 from regraft.errors import InputError, MismatchError
@@ -34,7 +34,7 @@ def test_flattened_maps_become_rows_by_position() -> None:
 def test_permuted_units_say_the_same_in_their_new_places(name: str, density: float | None) -> None:
     model, x = network(name, density=density), samples(name)
     graph = trace(model, ZOO[name][1])
-    units = {g.name: torch.randperm(g.units) for g in graph.free}
+    units = permutations(graph, 3)
     before, after = activations(model, graph, x), activations(take(model, graph, units), graph, x)
     for group in graph.free:
         if group.name in before and all(s.repeat == 1 or s.kind == "read" for s in group.slots):

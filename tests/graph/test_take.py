@@ -8,18 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.graph.zoo import ZOO, network, samples
+from tests.graph.zoo import ZOO, network, permutations, samples
 from torch import Tensor, nn
 
 from regraft import checkpoint, models
 from regraft.errors import InputError, MismatchError
 from regraft.graph import Graph, Group, Slot, take, trace
 from regraft.weight import SparseWeight
-
-
-def permutations(graph: Graph, seed: int) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {group.name: torch.randperm(group.units, generator=generator) for group in graph.free}
 
 
 @pytest.mark.parametrize("density", [None, 0.4])

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regraft import models, sparsify
+from regraft.graph import Graph
 
 
 class Block(nn.Module):
@@ -70,6 +71,55 @@ class Tokens(nn.Module):
         return self.out(y.transpose(1, 2).mean(-1))
 
 
+class Packed(nn.Module):
+    """Attention with one layer for queries, keys and values, as many write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.place = nn.Linear(6, 8), nn.Parameter(torch.zeros(4, 8))
+        self.norm, self.qkv, self.out = nn.LayerNorm(8), nn.Linear(8, 24), nn.Linear(8, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, _ = x.size()
+        y = self.embed(x) + self.place
+        q, k, v = self.qkv(self.norm(y)).split(8, dim=2)
+        q, k, v = (part.view(n, t, 2, 4).transpose(1, 2) for part in (q, k, v))
+        seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = y + self.out(seen.transpose(1, 2).contiguous().view(n, t, 8))
+        return self.head(y.mean(1))
+
+
+class OneHead(nn.Module):
+    """Attention without an axis for heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.q, self.k = nn.Linear(6, 8), nn.Linear(8, 5), nn.Linear(8, 5)
+        self.v, self.head = nn.Linear(8, 7), nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.tanh(self.embed(x))
+        return self.head(F.scaled_dot_product_attention(self.q(y), self.k(y), value=self.v(y))).mean(1)
+
+
+class Encoder(nn.Module):
+    """Torch's own layers, norms behind and norms in front."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(6, 8), nn.Linear(8, 3)
+        first = nn.TransformerEncoderLayer(8, 2, 12, activation="gelu", batch_first=True)
+        self.after = nn.TransformerEncoder(first, 2, enable_nested_tensor=False)
+        self.before = nn.TransformerEncoderLayer(8, 4, 12, norm_first=True, batch_first=True)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.before(self.after(self.embed(x)))
+        y = y + self.attention(y, y, y, need_weights=False)[0]
+        return self.head(y).mean(1)
+
+
 def vgg() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3, padding=1), nn.ReLU(),
@@ -97,7 +147,29 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "wrn": (lambda: models.build("wrn-10-1", input_shape=(3, 8, 8), classes=5), (3, 8, 8)),
     "mixed": (Mixed, (3, 6, 6)),
     "tokens": (Tokens, (4, 6)),
+    "vit": (lambda: models.build("vit:2-8-2-2", input_shape=(1, 4, 4), classes=5), (1, 4, 4)),
+    "packed": (Packed, (4, 6)),
+    "one head": (OneHead, (4, 6)),
+    "encoder": (Encoder, (4, 6)),
 }
+
+
+ATTENTION = ("vit", "packed", "encoder")
+"""Those whose units come in heads."""
+
+
+def permutations(graph: Graph, seed: int) -> dict[str, Tensor]:
+    """A random order of each group's units; heads stay whole, and those of one attention together."""
+    generator = torch.Generator().manual_seed(seed)
+    found = {}
+    for bundle in graph.bundles:
+        count = 1 if bundle[0].heads is None else bundle[0].heads.count
+        heads = torch.randperm(count, generator=generator).tolist()
+        for group in bundle:
+            width = group.units // count
+            within = [head * width + torch.randperm(width, generator=generator) for head in heads]
+            found[group.name] = torch.cat(within)
+    return found
 
 
 @torch.no_grad()

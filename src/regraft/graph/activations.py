@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,10 +19,12 @@ from regraft.signals.substitute import evaluation
 def activations(model: nn.Module, graph: Graph, x: Tensor) -> dict[str, Tensor]:
     """The values of each group's units for a batch, after activation, normalisation and pooling.
 
-    They are taken where the first layer reads them. The model runs in evaluation mode.
+    They are taken where the first layer reads them; queries and keys of attention, which no layer reads,
+    where they are made, first all queries, then all keys. The model runs in evaluation mode.
 
     Args:
-        graph: the model's groups; groups that no layer reads (the outputs) are left out.
+        graph: the model's groups; those that no layer reads and the outputs are left out, and so is what
+            happens within ``nn.MultiheadAttention``.
         x: samples ``[n, ...]``.
 
     Returns:
@@ -41,6 +45,14 @@ def activations(model: nn.Module, graph: Graph, x: Tensor) -> dict[str, Tensor]:
     seen: dict[str, Tensor] = {}
     hooks = []
     modules = dict(model.named_modules())
+    made: dict[str, dict[str, Tensor]] = {}
+    for group in graph.free:
+        if group.heads is not None and group.name not in readers:
+            for slot in group.of_kind("make"):
+                module = modules.get(slot.module)
+                if isinstance(module, nn.Linear | SparseLinear):
+                    note = _noting(made.setdefault(group.name, {}), slot, group.units)
+                    hooks.append(module.register_forward_hook(note))
     for name, slot in readers.items():
         if slot.module not in modules:
             raise MismatchError(
@@ -54,7 +66,7 @@ def activations(model: nn.Module, graph: Graph, x: Tensor) -> dict[str, Tensor]:
 
         hooks.append(modules[slot.module].register_forward_pre_hook(look))
     try:
-        with evaluation(model):
+        with evaluation(model), _module_by_module():
             model(x)
     except RuntimeError as error:
         raise MismatchError(
@@ -64,10 +76,32 @@ def activations(model: nn.Module, graph: Graph, x: Tensor) -> dict[str, Tensor]:
     finally:
         for hook in hooks:
             hook.remove()
+    seen |= {name: torch.cat(list(parts.values())) for name, parts in made.items() if parts}
     for name, values in seen.items():
         if not bool(torch.isfinite(values).all()):
             raise InputError(f"activations of '{name}' are NaN or infinite: the network has diverged")
     return seen
+
+
+def _noting(parts: dict[str, Tensor], slot: Slot, units: int) -> Any:
+    """A hook that keeps the units that a linear layer makes, one row for each sample and position."""
+
+    def note(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        own = output[..., slot.offset : slot.offset + units]
+        parts.setdefault(slot.tensor, own.reshape(-1, units))
+
+    return note
+
+
+@contextmanager
+def _module_by_module() -> Iterator[None]:
+    """Within the block ``nn.TransformerEncoder`` calls its layers, which it otherwise computes in one go."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _reader(group: Group) -> Slot:
@@ -81,7 +115,7 @@ def _rows(module: Any, x: Tensor, slot: Slot, units: int) -> Tensor:
     if slot.kind == "through":  # the slot counts the maps that the layer makes
         n_out, n_in = module.weight.shape[0] // module.groups, module.weight.shape[1]
         offset, repeat = offset * n_in // n_out, repeat * n_in // n_out
-    last = isinstance(module, nn.Linear | SparseLinear)
+    last = isinstance(module, nn.Linear | SparseLinear | nn.MultiheadAttention)
     x = x.reshape(-1, x.shape[-1], 1) if last else x.flatten(2)
     own = x[:, offset : offset + units * repeat]
     return own.view(len(x), units, repeat, -1).permute(0, 2, 3, 1).reshape(-1, units)

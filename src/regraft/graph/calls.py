@@ -8,6 +8,7 @@ from typing import Any, cast
 from torch import fx
 
 from regraft.graph import spaces
+from regraft.graph.attention import attended
 from regraft.graph.follow import Known, Walk, is_parameter, reshaped, shape_of
 from regraft.graph.layers import padded
 from regraft.graph.spaces import Space
@@ -17,7 +18,7 @@ _UNIT_BY_UNIT = {
     "hardtanh", "hardswish", "hardsigmoid", "softplus", "softsign", "logsigmoid", "dropout", "dropout1d",
     "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "clamp", "clamp_min", "clamp_max",
     "abs", "neg", "exp", "log", "sqrt", "square", "pow", "contiguous", "clone", "detach", "to", "float",
-    "double", "half", "type_as",
+    "double", "half", "type_as", "long", "int",
 }  # fmt: skip
 _SPATIAL = {
     "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
@@ -37,9 +38,10 @@ _ELEMENTWISE = {
     "maximum",
     "minimum",
 }
-_RESHAPE = {"flatten", "view", "reshape", "squeeze", "unsqueeze", "ravel"}
+_RESHAPE = {"flatten", "unflatten", "view", "reshape", "squeeze", "unsqueeze", "ravel"}
 _REDUCE = {"mean", "sum", "amax", "amin"}
-_NO_ACTIVATION = {"size", "getattr", "dim", "shape", "floordiv", "len"}
+_NO_ACTIVATION = {"size", "getattr", "dim", "shape", "floordiv", "len", "arange"}
+_OF_HEADS = {"transpose", "swapaxes", "permute", "contiguous", "clone", "dropout"} | _RESHAPE
 
 
 def through_call(walk: Walk, node: fx.Node) -> Known:
@@ -51,6 +53,10 @@ def through_call(walk: Walk, node: fx.Node) -> Known:
     name = _name(node)
     if name in _NO_ACTIVATION or ("shape" not in node.meta and "shapes" not in node.meta):
         return None
+    if name == "scaled_dot_product_attention":
+        return attended(walk, node)
+    if name not in _OF_HEADS:
+        walk.check_whole(node, name)
     if name == "getitem":
         return _getitem(walk, node)
     if name in _ELEMENTWISE:
@@ -135,6 +141,8 @@ def _getitem(walk: Walk, node: fx.Node) -> Known:
     if isinstance(known, tuple):
         return known[int(index)]
     if not isinstance(known, Space):
+        if is_parameter(walk.model, node.args[0]) is not None:
+            raise walk.lost("getitem", "it takes a part of a parameter")
         return None
     taken = index if isinstance(index, tuple) else (index,)
     if known.segments is None:
@@ -172,7 +180,8 @@ def _permute(walk: Walk, node: fx.Node, space: Space, before: tuple[int, ...]) -
     else:
         given = node.args[1:] if len(node.args) > 2 else _argument(node, 1, "dims")
         order = [int(axis) % len(before) for axis in cast("tuple[int, ...]", given)]
-    return space.at(order.index(space.axis))
+    inner = None if space.inner is None else order.index(space.inner)
+    return space.at(order.index(space.axis), inner)
 
 
 def _reduce(walk: Walk, node: fx.Node, space: Space, before: tuple[int, ...]) -> Space:

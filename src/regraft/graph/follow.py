@@ -31,6 +31,7 @@ class Walk:
         self.known: dict[fx.Node, Known] = {}
         self.blocks: list[Block] = []
         self.order = 0
+        self.attentions: list[tuple[Space, Space, int, str]] = []
         self._along: dict[tuple[str, int], Space] = {}
         self._names: dict[int, str] = {}
         for name, module in model.named_modules():
@@ -68,6 +69,12 @@ class Walk:
         self.blocks.append(block)
         return Space(0, ((block, 1),))
 
+    def attend(self, query: Space, key: Space, value: Space, heads: int, where: str) -> None:
+        """Note attention of so many heads: queries and keys meet unit by unit, and each of their heads says
+        how the values of one head are weighed."""
+        met = self.mixed(spaces.join(query, key), where)
+        self.attentions.append((met, value, heads, where))
+
     def count(self, name: str, segments: tuple[Segment, ...]) -> None:
         """Note units that no tensor makes: a module adds so many zeros."""
         offset = 0
@@ -96,6 +103,15 @@ class Walk:
             raise self.lost(where, "it does not work on an activation of the network")
         return found
 
+    def check_whole(self, node: fx.Node, where: str) -> None:
+        """Raise InputError if an argument's units are split into heads, of which only attention knows."""
+        for argument in node.all_input_nodes:
+            found = self.known.get(argument)
+            if isinstance(found, Space) and found.inner is not None:
+                raise self.lost(
+                    where, "its units are split into heads, which only scaled_dot_product_attention reads"
+                )
+
     def lost(self, where: str, why: str) -> InputError:
         """The error where the network cannot be followed."""
         return InputError(f"cannot follow the units of the {self.label} through '{where}': {why}; {By_hand}")
@@ -110,8 +126,11 @@ def shape_of(node: Any) -> tuple[int, ...]:
 def reshaped(space: Space, before: Sequence[int], after: Sequence[int]) -> Space | None:
     """The space after a change of shape without a change of order; None where its axis does not survive.
 
-    The axis may take up the ones behind it (flattening of maps); each entry is then repeated.
+    The axis may take up the ones behind it (flattening of maps); each entry is then repeated. It may also be
+    split into heads, and heads be put in a row again.
     """
+    if space.inner is not None:
+        return _in_a_row(space, before, after)
     ahead = math.prod(before[: space.axis])
     for axis in range(len(after)):
         if math.prod(after[:axis]) != ahead:
@@ -120,6 +139,19 @@ def reshaped(space: Space, before: Sequence[int], after: Sequence[int]) -> Space
             times = math.prod(before[space.axis + 1 : behind])
             if after[axis] == before[space.axis] * times:
                 return space.repeated(times).at(axis)
+        if after[axis : axis + 2] and math.prod(after[axis : axis + 2]) == before[space.axis]:
+            return space.at(axis, axis + 1)
+    return None
+
+
+def _in_a_row(space: Space, before: Sequence[int], after: Sequence[int]) -> Space | None:
+    """Heads and the units of each in one axis again."""
+    if space.inner != space.axis + 1:
+        return None
+    ahead, units = math.prod(before[: space.axis]), before[space.axis] * before[space.inner]
+    for axis in range(len(after)):
+        if math.prod(after[:axis]) == ahead and after[axis] == units:
+            return space.at(axis)
     return None
 
 

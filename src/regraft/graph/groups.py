@@ -51,6 +51,21 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Heads:
+    """How the units of a group are put into heads of attention: the first ``units / count`` make the first
+    head, and so on. Heads change places as wholes, and units only within their head.
+
+    Attributes:
+        name: of the attention. Groups whose heads have one name move them alike: queries and keys, which
+            are one group since they meet unit by unit, and values, which are another.
+        count: how many heads there are.
+    """
+
+    name: str
+    count: int
+
+
+@dataclass(frozen=True)
 class Group:
     """Units that must be treated alike.
 
@@ -64,6 +79,7 @@ class Group:
             places, but cutting one changes what the others compute.
         operations: what is done to each unit by itself between the layers, by name, in the order of the first
             use: ``"relu"``, ``"maxpool2d"``, ``"add"``, ``"dropout"``, ...
+        heads: the heads of attention that the units make, or None.
     """
 
     name: str
@@ -72,6 +88,7 @@ class Group:
     fixed: str | None = None
     mixed_by: tuple[str, ...] = ()
     operations: tuple[str, ...] = ()
+    heads: Heads | None = None
 
     def of_kind(self, *kinds: Kind) -> tuple[Slot, ...]:
         """The slots of these kinds."""
@@ -117,6 +134,14 @@ class Graph:
     def free(self) -> tuple[Group, ...]:
         """The groups whose units may change places."""
         return tuple(group for group in self.groups if group.fixed is None)
+
+    @property
+    def bundles(self) -> tuple[tuple[Group, ...], ...]:
+        """The free groups, those together whose heads move alike."""
+        found: dict[object, list[Group]] = {}
+        for group in self.free:
+            found.setdefault((group.heads.name,) if group.heads else group.name, []).append(group)
+        return tuple(tuple(groups) for groups in found.values())
 
     def along(self, tensor: str, axis: int) -> list[tuple[Group, Slot]]:
         """The groups along one axis of a tensor, in order of position. Positions that no slot covers

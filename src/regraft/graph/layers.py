@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import fx, nn
 
-from regraft.graph import spaces
-from regraft.graph.follow import Walk, reshaped, shape_of
+from regraft.graph import attention, spaces
+from regraft.graph.follow import Known, Walk, reshaped, shape_of
 from regraft.graph.spaces import Space
 from regraft.layers import SparseLinear
 from regraft.layers.modules import SparseConv
@@ -33,13 +33,18 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1
                 nn.InstanceNorm3d)  # fmt: skip
 
 
-def through_layer(walk: Walk, node: fx.Node, module: nn.Module) -> Space:
+def through_layer(walk: Walk, node: fx.Node, module: nn.Module) -> Known:
     """The space of a layer's output, after noting which tensors lie along it.
 
     Raises:
         InputError: an unknown layer, or one that mixes units in a way that no group can have.
     """
     where = str(node.target)
+    if isinstance(module, nn.Embedding):
+        made = walk.make(module.weight, 1, where)
+        return made.at(len(shape_of(node)) - 1)
+    if not isinstance(module, nn.Dropout | nn.Identity):
+        walk.check_whole(node, where)
     space = walk.space(node.args[0] if node.args else None, where)
     before = shape_of(node.args[0])
     rule = next((rule for types, rule in _RULES if isinstance(module, types)), None)
@@ -157,12 +162,15 @@ def _on(space: Space, axis: int, walk: Walk, node: fx.Node) -> Space:
     return space
 
 
-_Rule = Callable[[Walk, fx.Node, Any, Space, tuple[int, ...]], Space]
+_Rule = Callable[[Walk, fx.Node, Any, Space, tuple[int, ...]], Known]
 _RULES: tuple[tuple[tuple[type[nn.Module], ...], _Rule], ...] = (
     ((nn.Linear, SparseLinear), _linear),
     ((nn.Conv1d, nn.Conv2d, nn.Conv3d, SparseConv), _conv),
     (_BATCH_NORMS, _batch_norm),
     ((nn.LayerNorm,), _layer_norm),
+    ((nn.MultiheadAttention,), attention.multihead),
+    ((nn.TransformerEncoderLayer,), attention.encoder_layer),
+    ((nn.TransformerEncoder,), attention.encoder),
     ((nn.GroupNorm,), _group_norm),
     ((nn.PReLU,), _prelu),
     ((nn.Softmax, nn.LogSoftmax, nn.Softmin), _softmax),

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from regraft.errors import InputError
 from regraft.layers import SparseLayer
 from regraft.models.resnet import Subsample
 from regraft.weight import SparseWeight
@@ -105,12 +106,24 @@ def _resize(module: Any, rows: int) -> None:
         module.num_channels = weight.shape[0]
     elif isinstance(module, nn.LayerNorm) and weight is not None:
         module.normalized_shape = tuple(weight.shape)
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = weight.shape
+    elif isinstance(module, nn.MultiheadAttention):
+        _check_multihead(module)
     elif isinstance(module, nn.PReLU):
         module.num_parameters = weight.shape[0]
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         known = weight if weight is not None else module.running_mean
         if known is not None:
             module.num_features = known.shape[0]
+
+
+def _check_multihead(module: nn.MultiheadAttention) -> None:
+    if module.out_proj.weight.shape != (module.embed_dim, module.embed_dim):
+        raise InputError(
+            f"nn.MultiheadAttention has as many units in its heads as in its stream, {module.embed_dim}, so "
+            "that none can be cut: leave those groups whole"
+        )
 
 
 def with_spec(model: M, spec: Mapping[str, Any] | None) -> M:

@@ -42,14 +42,16 @@ Segment = tuple[Block, int]
 @dataclass(frozen=True)
 class Space:
     """The units along ``axis`` of an activation. ``segments`` None: the network's own input, whose entries
-    cannot move."""
+    cannot move. ``inner`` not None: the units were split into heads, which are along ``axis``, and those of
+    a head are along ``inner``."""
 
     axis: int
     segments: tuple[Segment, ...] | None
+    inner: int | None = None
 
-    def at(self, axis: int) -> Space:
+    def at(self, axis: int, inner: int | None = None) -> Space:
         """The same units along another axis."""
-        return Space(axis, self.segments)
+        return Space(axis, self.segments, inner)
 
     def repeated(self, times: int) -> Space:
         """Each entry ``times`` times in a row."""

@@ -21,7 +21,8 @@ def take(model: M, graph: Graph, units: Mapping[str, Tensor], *, spec: Mapping[s
     """A copy of the model with only these units of each group, in this order.
 
     All units in another order compute the same function; fewer units are what is left when the others are
-    cut. Weights stay as sparse as they are: connections of cut units go.
+    cut. Weights stay as sparse as they are: connections of cut units go. Units of heads of attention stay
+    with those of their head, in all groups of that attention alike.
 
     Args:
         graph: the model's groups; see ``trace``.
@@ -43,11 +44,13 @@ def take(model: M, graph: Graph, units: Mapping[str, Tensor], *, spec: Mapping[s
     )
 
     Raises:
-        InputError: an unknown or fixed group, unit numbers out of range, twice or none at all.
+        InputError: an unknown or fixed group, unit numbers out of range, twice or none at all; heads of
+            attention that are taken apart, or other heads of the values than of queries and keys.
         MismatchError: the graph is of another model.
     """
     check(model, graph)
     wanted = {name: _units(graph[name], numbers) for name, numbers in units.items()}
+    _check_heads(graph, wanted)
     own = tensors_of(model)
     tensors: dict[str, Tensor | Sparse] = {}
     zeros: dict[str, int] = {}
@@ -85,6 +88,36 @@ def _units(group: Group, numbers: Tensor) -> Tensor:
     if torch.unique(numbers).numel() != numbers.numel():
         raise InputError(f"the units of '{group.name}' name one unit twice: name each at most once")
     return numbers
+
+
+def _check_heads(graph: Graph, wanted: Mapping[str, Tensor]) -> None:
+    """Raise InputError unless heads stay whole and those of one attention stay together."""
+    for bundle in graph.bundles:
+        if bundle[0].heads is None or not any(group.name in wanted for group in bundle):
+            continue
+        orders = [_heads(group, wanted.get(group.name)) for group in bundle]
+        for group, order in zip(bundle, orders, strict=True):
+            if not torch.equal(order, orders[0]):
+                raise InputError(
+                    f"the heads of '{bundle[0].name}' are {orders[0].tolist()}, but those of '{group.name}' "
+                    f"{order.tolist()}: heads of one attention stay together"
+                )
+
+
+def _heads(group: Group, numbers: Tensor | None) -> Tensor:
+    """Which head comes first, second, ..."""
+    assert group.heads is not None
+    if numbers is None:
+        return torch.arange(group.heads.count)
+    width = group.units // group.heads.count
+    whole = numbers.numel() % width == 0
+    heads = numbers.reshape(-1, width) // width if whole else numbers[:, None]
+    if not whole or bool((heads != heads[:, :1]).any()):
+        raise InputError(
+            f"the units of '{group.name}' are those of {group.heads.count} heads, {width} in a row each, "
+            "which cannot be taken apart: name whole heads, one after the other"
+        )
+    return heads[:, 0]
 
 
 def _entries(graph: Graph, wanted: Mapping[str, Tensor], tensor: str, axis: int, size: int) -> Tensor:

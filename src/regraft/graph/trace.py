@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from torch import fx, nn
 
 from regraft.errors import InputError
-from regraft.graph import spaces
+from regraft.graph import attention, spaces
 from regraft.graph.calls import through_call
 from regraft.graph.follow import Walk, input_space, is_parameter, shape_of
 from regraft.graph.groups import Graph, Group, Slot
 from regraft.graph.layers import through_layer
-from regraft.graph.spaces import Block, Space
+from regraft.graph.spaces import Space
 from regraft.graph.tracing import sample_shape, traced
 from regraft.models.resnet import Subsample
 
@@ -24,7 +24,8 @@ def trace(model: nn.Module, input_shape: Sequence[int] | None = None) -> Graph:
     Linear and convolutional layers, dense or sparse, make new units; activations, pooling, dropout and
     normalisation pass them on; additions join two groups into one (a residual stream is one group);
     flattening repeats each unit over its positions; concatenations and slices put groups in a row. In a
-    grouped convolution each group of maps is one unit.
+    grouped convolution each group of maps is one unit. Attention by ``F.scaled_dot_product_attention``,
+    ``nn.MultiheadAttention`` and ``nn.TransformerEncoder`` puts units into heads (see ``Heads``).
 
     Args:
         model: any module that torch.fx can trace, of one input and one output. It is not changed.
@@ -53,7 +54,7 @@ def trace(model: nn.Module, input_shape: Sequence[int] | None = None) -> Graph:
             _visit(walk, node, modules)
         except spaces.NoGroup as error:
             raise walk.lost(str(node.target), str(error)) from None
-    return Graph(_groups(walk.blocks), shape)
+    return Graph(_groups(walk), shape)
 
 
 def _visit(walk: Walk, node: fx.Node, modules: dict[str, nn.Module]) -> None:
@@ -69,13 +70,15 @@ def _visit(walk: Walk, node: fx.Node, modules: dict[str, nn.Module]) -> None:
         found = walk.known.get(result) if isinstance(result, fx.Node) else None
         if not isinstance(found, Space):
             raise InputError(f"the {walk.label} must give one tensor for its units to be followed")
+        walk.check_whole(node, "output")
         spaces.freeze(found, "they are the network's output")
     else:
         walk.known[node] = through_call(walk, node)
 
 
-def _groups(blocks: list[Block]) -> tuple[Group, ...]:
+def _groups(walk: Walk) -> tuple[Group, ...]:
     """The blocks that stand in the end, as groups with names of their own."""
+    blocks, heads = walk.blocks, attention.heads_of(walk)
     standing = dict.fromkeys(b for block in blocks for b, _ in spaces.resolve(((block, 1),)))
     used: Counter[str] = Counter()
     groups = []
@@ -88,7 +91,15 @@ def _groups(blocks: list[Block]) -> tuple[Group, ...]:
         if used[name] > 1:
             name = f"{name}#{used[name]}"
         groups.append(
-            Group(name, block.units, slots, block.fixed, tuple(block.mixed_by), tuple(block.operations))
+            Group(
+                name,
+                block.units,
+                slots,
+                block.fixed,
+                tuple(block.mixed_by),
+                tuple(block.operations),
+                heads.get(block),
+            )
         )
     return tuple(groups)
 

@@ -21,7 +21,11 @@ class _Tracer(fx.Tracer):
         self._leaves: tuple[type[nn.Module], ...] = (SparseLayer, *leaves)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, self._leaves) or super().is_leaf_module(m, module_qualified_name)
+        if isinstance(m, self._leaves) or super().is_leaf_module(m, module_qualified_name):
+            return True
+        # a class of one's own that computes what torch's does
+        torchs = type(m).forward.__module__.startswith("torch.nn.modules.")
+        return torchs and not isinstance(m, nn.Sequential)
 
 
 class _Shapes(fx.Interpreter):

@@ -8,21 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.graph.zoo import ZOO, network, samples
+from tests.graph.zoo import ZOO, network, permutations, samples
 from torch import Tensor, nn
 
 from regraft import ActivationMatching
 from regraft import graph as graphs
 from regraft.errors import InputError, MismatchError
-from regraft.graph import Graph, take
+from regraft.graph import take
 from regraft.merging.align.activations import _Moments
 from regraft.models import build
 from regraft.probe import Probe
-
-
-def permutation(graph: Graph, seed: int) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {group.name: torch.randperm(group.units, generator=generator) for group in graph.free}
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:
@@ -40,12 +35,12 @@ def mlps(count: int) -> list[nn.Module]:
 
 @pytest.mark.parametrize("measure", ["correlation", "covariance"])
 @pytest.mark.parametrize("density", [None, 0.6])
-@pytest.mark.parametrize("name", ["mlp", "vgg", "resnet-18", "tokens"])
+@pytest.mark.parametrize("name", ["mlp", "vgg", "resnet-18", "tokens", "vit", "packed"])
 def test_a_permuted_copy_is_recovered(name: str, density: float | None, measure: Any) -> None:
     """Every unit meets one that says the same."""
     model = network(name, density=density)
     graph = graphs.trace(model, ZOO[name][1])
-    turned = take(model, graph, permutation(graph, 1))
+    turned = take(model, graph, permutations(graph, 1))
     x = samples(name, 12)
     aligned = ActivationMatching(measure, normalise=False)([model, turned], graph, probe=probe_of(x))[1]
     torch.testing.assert_close(aligned(x), model(x), rtol=1e-8, atol=1e-8)
@@ -103,7 +98,7 @@ def test_parents_stay_and_the_same_data_give_the_same_result(to: Any) -> None:
 def test_many_copies_come_together() -> None:
     model = network("mlp")
     graph = graphs.trace(model)
-    copies = [model, *(take(model, graph, permutation(graph, seed)) for seed in range(3))]
+    copies = [model, *(take(model, graph, permutations(graph, seed)) for seed in range(3))]
     x = samples("mlp", 20)
     own = graphs.activations(model, graph, x)
     for aligned in ActivationMatching(to="mean", normalise=False)(copies, probe=probe_of(x)):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.graph.zoo import ZOO, network, samples
+from tests.graph.zoo import ZOO, network, permutations, samples
 from torch import Tensor, nn
 
 from regraft import WeightMatching, sparsify
@@ -19,11 +19,6 @@ from regraft.errors import InputError, MismatchError
 from regraft.graph import Graph, Group, Slot, take
 from regraft.merging import normalise_scale
 from regraft.models import build
-
-
-def permutation(graph: Graph, seed: int) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {group.name: torch.randperm(group.units, generator=generator) for group in graph.free}
 
 
 def same(a: nn.Module, b: nn.Module, tolerance: float = 0.0) -> None:
@@ -39,7 +34,7 @@ def same(a: nn.Module, b: nn.Module, tolerance: float = 0.0) -> None:
 def test_a_permuted_copy_is_recovered(name: str, density: float | None) -> None:
     model = network(name, density=density)
     graph = graphs.trace(model, ZOO[name][1])
-    turned = take(model, graph, permutation(graph, 1))
+    turned = take(model, graph, permutations(graph, 1))
     first, aligned = WeightMatching(restarts=1, normalise=False)([model, turned], graph)
     same(first, model)
     same(aligned, model)
@@ -52,19 +47,19 @@ def test_mlps_of_any_size_are_recovered(seed: int, density: float, sizes: list[i
     model = build(f"mlp:{'-'.join(map(str, sizes))}", init="torch", generator=generator).double()
     sparsify(model, density=density, generator=generator)
     graph = graphs.trace(model)
-    turned = take(model, graph, permutation(graph, seed))
+    turned = take(model, graph, permutations(graph, seed))
     same(WeightMatching(restarts=1, normalise=False)([model, turned])[1], model)
 
 
 def test_noise_and_scale_do_not_hide_a_copy() -> None:
     model = network("resnet-18", seed=3)
     graph = graphs.trace(model, ZOO["resnet-18"][1])
-    turned = take(normalise_scale(model, graph), graph, permutation(graph, 5))
+    turned = take(normalise_scale(model, graph), graph, permutations(graph, 5))
     with torch.no_grad():
         for parameter in turned.parameters():
             parameter += 0.02 * torch.randn(parameter.shape)
     orders = WeightMatching().orders([model, turned], graph)
-    expected = permutation(graph, 5)
+    expected = permutations(graph, 5)
     assert all(
         torch.equal(expected[name][order], torch.arange(len(order))) for name, order in orders[1].items()
     )
@@ -127,7 +122,7 @@ def test_more_restarts_are_never_worse() -> None:
 def test_many_permuted_copies_come_together(to: Any) -> None:
     model = network("vgg", density=0.5)
     graph = graphs.trace(model, ZOO["vgg"][1])
-    copies = [model, *(take(model, graph, permutation(graph, seed)) for seed in range(3))]
+    copies = [model, *(take(model, graph, permutations(graph, seed)) for seed in range(3))]
     for aligned in WeightMatching(to=to, normalise=False, restarts=1)(copies, graph):
         same(aligned, model)
 

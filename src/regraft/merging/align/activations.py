@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from regraft import graph as graphs
 from regraft.errors import unknown
 from regraft.graph import Graph
-from regraft.merging.align.descent import assign, unmoved
+from regraft.merging.align.descent import matched, unmoved
 from regraft.merging.align.entries import Order
 from regraft.merging.align.scale import normalised
 from regraft.merging.align.together import Reference, check_reference, check_rounds, checked, moved, orders_of
@@ -108,21 +108,32 @@ class ActivationMatching:
         moments = {group.name: _Moments(pairs) for group in graph.free}
         for x, _ in batches:
             seen = [graphs.activations(model, graph, x.to(_device(model, x))) for model in models]
-            for name, moment in moments.items():
-                moment.add([s[name].cpu().double() for s in seen])
-        likeness = {name: moment.likeness(self.measure) for name, moment in moments.items()}
+            for name in seen[0]:
+                if name in moments:
+                    moments[name].add([s[name].cpu().double() for s in seen])
+        likeness = {name: m.likeness(self.measure) for name, m in moments.items() if m.samples}
 
         def match(number: int, others: Sequence[int], orders: Sequence[Order]) -> dict[str, Tensor]:
             order = dict(orders[number])
-            for name, pair in likeness.items():
-                total = torch.stack([pair[n, number][orders[n][name]] for n in others]).sum(0)
-                found = assign(total.numpy())
-                units = torch.arange(len(found))
-                if total[units, found].sum() > total[units, order[name]].sum() + 1e-9 * total.abs().max():
-                    order[name] = found
+            for bundle in graph.bundles:
+                totals = {g.name: torch.zeros(g.units, g.units, dtype=torch.float64) for g in bundle}
+                for name in totals:
+                    for n in others if name in likeness else ():
+                        totals[name] += likeness[name][n, number][orders[n][name]]
+                found = matched(bundle, {name: total.numpy() for name, total in totals.items()})
+                if _sum(totals, found) > _sum(totals, order) + 1e-9 * _largest(totals):
+                    order |= found
             return order
 
         return orders_of(count, unmoved(graph), match, self.to, self.rounds, generator)
+
+
+def _sum(likeness: Mapping[str, Tensor], order: Order) -> float:
+    return sum(float(each[torch.arange(len(each)), order[name]].sum()) for name, each in likeness.items())
+
+
+def _largest(likeness: Mapping[str, Tensor]) -> float:
+    return max(float(each.abs().max()) for each in likeness.values())
 
 
 def _device(model: nn.Module, x: Tensor) -> torch.device:
@@ -134,7 +145,7 @@ class _Moments:
 
     def __init__(self, pairs: Sequence[tuple[int, int]]) -> None:
         self._pairs = pairs
-        self._samples = 0
+        self.samples = 0
         self._origin: list[Tensor] = []
         self._sums: list[Tensor] = []
         self._squares: list[Tensor] = []
@@ -149,7 +160,7 @@ class _Moments:
             self._products = {(a, b): torch.zeros(len(self._sums[a]), len(self._sums[b])).double()
                               for a, b in self._pairs}  # fmt: skip
         centred = [a - o for a, o in zip(activations, self._origin, strict=True)]
-        self._samples += len(centred[0])
+        self.samples += len(centred[0])
         for total, squares, c in zip(self._sums, self._squares, centred, strict=True):
             total += c.sum(0)
             squares += c.square().sum(0)
@@ -159,16 +170,16 @@ class _Moments:
     def likeness(self, measure: Measure) -> dict[tuple[int, int], Tensor]:
         """Covariance or correlation of each unit of one network (rows) with each of another (columns), for
         each pair in both directions; 0 for units that never change."""
-        means = [s / self._samples for s in self._sums]
+        means = [s / self.samples for s in self._sums]
         stds = []
         for mean, squares, origin in zip(means, self._squares, self._origin, strict=True):
-            var = squares / self._samples - mean.square()
+            var = squares / self.samples - mean.square()
             constant = var <= (1e-6 * (origin + mean)).square() + 1e-30  # no more than rounding in float32
             std = var.clamp(min=0).sqrt() if measure == "correlation" else torch.ones_like(var)
             stds.append(torch.where(constant, torch.inf, std))
         found = {}
         for (a, b), product in self._products.items():
-            covariance = product / self._samples - torch.outer(means[a], means[b])
+            covariance = product / self.samples - torch.outer(means[a], means[b])
             found[a, b] = covariance / torch.outer(stds[a], stds[b])
             found[b, a] = found[a, b].t()
         return found

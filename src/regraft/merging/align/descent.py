@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,37 @@ def assign(likeness: Likeness) -> Tensor:
     from scipy.optimize import linear_sum_assignment
 
     return torch.from_numpy(linear_sum_assignment(likeness, maximize=True)[1]).long()
+
+
+def matched(bundle: Sequence[Group], likeness: Mapping[str, Likeness]) -> dict[str, Tensor]:
+    """The best order of each of the groups that move together, by name.
+
+    Units of heads are matched within each pair of heads first; two heads are as alike as their units are in
+    sum, over all groups of the attention, when these are in their best order; and then heads are assigned to
+    heads. So the best of all orders that keep heads whole is found exactly, by ``heads^2`` assignments of the
+    size of a head.
+    """
+    heads = bundle[0].heads
+    if heads is None:
+        return {group.name: assign(likeness[group.name]) for group in bundle}
+    n = heads.count
+    alike = np.zeros((n, n))
+    within: dict[str, list[list[Tensor]]] = {}
+    for group in bundle:
+        width = group.units // n
+        blocks = likeness[group.name].reshape(n, width, n, width).swapaxes(1, 2)
+        orders = [[assign(blocks[a, b]) for b in range(n)] for a in range(n)]
+        within[group.name] = orders
+        for a in range(n):
+            for b in range(n):
+                alike[a, b] += blocks[a, b][np.arange(width), orders[a][b].numpy()].sum()
+    chosen = assign(alike).tolist()
+    return {
+        group.name: torch.cat(
+            [b * (group.units // n) + within[group.name][a][b] for a, b in enumerate(chosen)]
+        )
+        for group in bundle
+    }
 
 
 class Pair:
@@ -61,30 +92,33 @@ class Pair:
                 found += _product(self._rows[slot], entries.moved(across).rows(slot, group.units))
         return found
 
-    def total(self, order: Order, group: Group | None = None) -> float:
-        """Sum over all tensors, or one group's, of <W_a, W_b> with the units of ``W_b`` in ``order``."""
-        names = self._reference if group is None else matched_tensors([group])
+    def total(self, order: Order, groups: Sequence[Group] | None = None) -> float:
+        """Sum over all tensors, or those of some groups, of <W_a, W_b> with the units of ``W_b`` in
+        ``order``."""
+        names = self._reference if groups is None else matched_tensors(groups)
         return sum(self._common(name, order) for name in names)
 
     def _common(self, name: str, order: Order) -> float:
         return inner(self._reference[name], self._other[name].ordered(self.graph, order, name))
 
-    def neighbours(self, group: Group) -> set[str]:
-        """Names of the groups whose likeness depends on the order of this one."""
+    def neighbours(self, bundle: Sequence[Group]) -> set[str]:
+        """Names of the groups whose likeness depends on the order of these."""
         found: set[str] = set()
-        for slot in group.of_kind(*MATCHED):
-            axes = [s.axis for s in group.slots if s.tensor == slot.tensor]
-            found |= self._groups[slot.tensor] - ({group.name} if len(set(axes)) == 1 else set())
+        for group in bundle:
+            for slot in group.of_kind(*MATCHED):
+                axes = [s.axis for s in group.slots if s.tensor == slot.tensor]
+                found |= self._groups[slot.tensor] - ({group.name} if len(set(axes)) == 1 else set())
         return found
 
-    def known_share(self, group: Group, settled: Collection[str]) -> float:
-        """Share of the squared weights of a group that lie along settled groups only, in [0, 1]."""
+    def known_share(self, bundle: Sequence[Group], settled: Collection[str]) -> float:
+        """Share of the squared weights of some groups that lie along settled groups only, in [0, 1]."""
+        own = {group.name for group in bundle}
         squares = {
             name: float(self._reference[name].values.square().sum())
-            for name in matched_tensors([group])
+            for name in matched_tensors(bundle)
             if len(self._reference[name].shape) > 1
         }
-        known = sum(v for name, v in squares.items() if self._groups[name] - {group.name} <= set(settled))
+        known = sum(v for name, v in squares.items() if self._groups[name] - own <= set(settled))
         return known / (sum(squares.values()) or 1.0)
 
 
@@ -103,24 +137,24 @@ def unmoved(graph: Graph) -> dict[str, Tensor]:
 
 def grown(pair: Pair, generator: torch.Generator | None = None) -> dict[str, Tensor]:
     """An order found group by group, each by the tensors that lie between it and groups that have their order
-    already. The network's inputs and outputs have theirs.
+    already. The network's inputs and outputs have theirs. Groups whose heads move alike are found together.
 
     Args:
         generator: draws the next group, in proportion to the share of its weights that are known; without
             one it is the group with the largest.
     """
     order = unmoved(pair.graph)
-    waiting = list(pair.graph.free)
+    waiting = list(pair.graph.bundles)
     settled: set[str] = set()
     while waiting:
-        shares = torch.tensor([pair.known_share(group, settled) for group in waiting])
+        shares = torch.tensor([pair.known_share(bundle, settled) for bundle in waiting])
         if generator is None or not bool(shares.any()):
             at = int(shares.argmax())
         else:
             at = int(torch.multinomial(shares.to(generator.device), 1, generator=generator))
-        group = waiting.pop(at)
-        order[group.name] = assign(pair.likeness(group, order, settled))
-        settled.add(group.name)
+        bundle = waiting.pop(at)
+        order |= matched(bundle, {group.name: pair.likeness(group, order, settled) for group in bundle})
+        settled |= {group.name for group in bundle}
     return order
 
 
@@ -137,19 +171,20 @@ def descend(
         the order and its total, which is not below that of ``start``.
     """
     order, total = dict(start), pair.total(start)
-    stale = {group.name for group in pair.graph.free}
+    stale, bundles = {group.name for group in pair.graph.free}, pair.graph.bundles
     for _ in range(max_passes):
         before = total
-        for at in torch.randperm(len(pair.graph.free), generator=generator, device=generator.device).tolist():
-            group = pair.graph.free[at]
-            if group.name not in stale:
+        for at in torch.randperm(len(bundles), generator=generator, device=generator.device).tolist():
+            bundle = bundles[at]
+            names = {group.name for group in bundle}
+            if not names & stale:
                 continue
-            stale.discard(group.name)
-            better = {**order, group.name: assign(pair.likeness(group, order))}
-            gain = pair.total(better, group) - pair.total(order, group)
+            stale -= names
+            better = order | matched(bundle, {group.name: pair.likeness(group, order) for group in bundle})
+            gain = pair.total(better, bundle) - pair.total(order, bundle)
             if gain > 1e-12 * abs(total):  # more than rounding
                 order, total = better, total + gain
-                stale |= pair.neighbours(group)
+                stale |= pair.neighbours(bundle)
         if not stale or total - before <= tolerance * abs(total):
             break
     return order, total

@@ -28,8 +28,8 @@ _HOMOGENEOUS_CALLS = {
     "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
     "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
     "adaptive_max_pool3d", "boolean_dispatch", "contiguous", "clone", "flatten", "view", "reshape",
-    "squeeze", "unsqueeze", "permute", "transpose", "add", "iadd", "sub", "isub", "cat", "concat",
-    "getitem", "chunk", "split",
+    "squeeze", "unsqueeze", "unflatten", "permute", "transpose", "add", "iadd", "sub", "isub", "cat",
+    "concat", "getitem", "chunk", "split",
 }  # fmt: skip
 
 
@@ -52,8 +52,9 @@ def scalable(model: nn.Module, input_shape: Sequence[int]) -> list[Scalable]:
     """The activations of a network, those together that can only be scaled together.
 
     Linear layers and batch normalisations end one and begin another. ReLU, leaky ReLU, pooling, changes of
-    shape, additions and concatenations commute with a positive factor on each unit; whatever else works on an
-    activation (tanh, sigmoid, GELU, layer normalisation, ...) blocks it, as the network's ends do.
+    shape, additions and concatenations commute with a positive factor on each unit, and so does attention
+    with factors on its values; whatever else works on an activation (tanh, sigmoid, GELU, layer norm, ...)
+    blocks it, as the network's ends do.
 
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2))
     >>> for found in scalable(model, (3,)):
@@ -138,6 +139,8 @@ class _Walk:
     def _call(self, node: fx.Node, inputs: list[Scalable]) -> Scalable:
         target: Any = node.target
         name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
+        if name == "scaled_dot_product_attention":
+            return self._attention(node)
         plain = name in _HOMOGENEOUS_CALLS
         if name in ("add", "iadd", "sub", "isub"):  # of a number: none of two activations
             plain = not any(isinstance(a, int | float) for a in (*node.args, *node.kwargs.values()))
@@ -152,6 +155,16 @@ class _Walk:
             return self._join(inputs)
         self._block(inputs, name)
         return self._new(blocked=name)
+
+    def _attention(self, node: fx.Node) -> Scalable:
+        """Values pass with their factors; queries and keys meet in a softmax."""
+        names = ("query", "key", "value")
+        given: list[Any] = [
+            node.args[i] if len(node.args) > i else node.kwargs.get(n) for i, n in enumerate(names)
+        ]
+        met, value = [self._find(self._of[n]) for n in given[:2]], self._find(self._of[given[2]])
+        self._block(met, "attention")
+        return value
 
     def _new(self, blocked: str | None = None) -> Scalable:
         self._all.append(Scalable(blocked=blocked))
