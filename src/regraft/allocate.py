@@ -128,11 +128,14 @@ def _round_to_total(wanted: Sequence[Fraction], sizes: Sequence[int], total: int
     """Largest remainders: floors first, then one more where the fraction left over is largest."""
     counts = [min(math.floor(w), n) for w, n in zip(wanted, sizes, strict=True)]
     order = sorted(range(len(sizes)), key=lambda i: (counts[i] - wanted[i], i))
-    while sum(counts) < total:
+    missing = total - sum(counts)
+    while missing > 0:
         for i in order:
-            if sum(counts) < total and counts[i] < sizes[i]:
+            if missing > 0 and counts[i] < sizes[i]:
                 counts[i] += 1
+                missing -= 1
     for i in reversed(order):
-        while sum(counts) > total and counts[i] > 0:
-            counts[i] -= 1
+        fewer = min(max(-missing, 0), counts[i])
+        counts[i] -= fewer
+        missing += fewer
     return counts

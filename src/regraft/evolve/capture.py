@@ -56,7 +56,7 @@ def differentiate(model: nn.Module, probe: Probe, user: str) -> None:
     Nothing is left behind: no ``.grad``, no running statistics, no random numbers drawn.
 
     Raises:
-        InputError: the probe has no loss or no batches; the loss is not finite.
+        InputError: the probe has no loss or no samples; the loss is not finite.
     """
     loss = probe.require_loss(user)
     batches = probe.require_batches(user)
@@ -67,6 +67,8 @@ def differentiate(model: nn.Module, probe: Probe, user: str) -> None:
         devices = sorted({p.device.index for p in parameters if p.device.type == "cuda"})
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
             for x, y in batches:
+                if len(x) == 0:
+                    raise InputError(f"{user} got batches without samples: pass at least one sample")
                 value = loss(model(x), y)
                 if not math.isfinite(value.item()):
                     raise InputError(f"{user}: the loss is {value.item()} on a batch of the probe")

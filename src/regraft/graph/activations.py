@@ -39,8 +39,10 @@ def activations(model: nn.Module, graph: Graph, x: Tensor) -> dict[str, Tensor]:
 
     Raises:
         MismatchError: the model does not take such samples, or does not have the group's layers.
-        InputError: an activation is NaN or infinite.
+        InputError: no sample, or an activation that is NaN or infinite.
     """
+    if len(x) == 0:
+        raise InputError(f"a batch of shape {tuple(x.shape)} is empty: activations need samples")
     readers = {group.name: _reader(group) for group in graph if group.of_kind("read", "through")}
     seen: dict[str, Tensor] = {}
     hooks = []
