@@ -1,6 +1,6 @@
 """How long it takes until regraft can be used, beside torch: `python benchmarks/import_time.py`.
 
-Each line is a process of its own, all in turn; the numbers are medians over rounds of its processor time, which
+Each line is a process of its own, all in turn; numbers are medians over rounds of its processor time, which
 on an idle machine is about the time on the wall. `above torch` subtracts `import torch` of the same round.
 """
 
