@@ -1,5 +1,6 @@
 """Settings of the documentation site. It builds offline, with warnings as errors."""
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -21,6 +22,7 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_mock_imports = ["flwr"]  # an optional extra whose requirements exclude those of this site
+autodoc_mock_imports += [m for m in ("lightning", "transformers") if importlib.util.find_spec(m) is None]
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True

@@ -40,9 +40,16 @@ def blocks(path):
 WITH_CODE = [p for p in PAGES if any(language == "python" for language, _, _ in blocks(p))]
 
 
+FRAMEWORK = re.compile(r"^(?:import|from) (lightning|transformers|keras)\b", re.MULTILINE)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")  # Lightning, of each loader
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")  # its use of torch
 @pytest.mark.parametrize("path", WITH_CODE, ids=name_of)
 def test_code_runs_and_prints_what_the_page_shows(path, tmp_path, monkeypatch):
     """The blocks of a page run in order in one namespace; a text block right after one is its output."""
+    for framework in FRAMEWORK.findall(path.read_text()):
+        pytest.importorskip(framework)
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     namespace = {"__name__": "__main__"}
