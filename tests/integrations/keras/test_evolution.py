@@ -263,6 +263,17 @@ def test_layers_are_chosen_by_name_and_what_was_tried_is_counted():
     assert logs["evolve_explored"][-1] > before["fc1.weight"].index.numel() / 240
 
 
+def test_layers_that_do_not_train_stay_as_they_are():
+    model = network()
+    for layer in model.layers:
+        layer.trainable = False
+    evolution = Evolution(0.5)
+    evolution.set_model(model)
+    before = topology(model)
+    assert evolution.evolve().dropped == {}
+    assert topology(model) == before
+
+
 def test_total_ends_the_changes_early():
     evolution = Evolution("ldv", total=3)
     fit(network(), evolution, epochs=6)

@@ -166,7 +166,7 @@ class Evolution(keras.callbacks.Callback):
         """The evolver, attached to the model and the slots that its optimizer has now."""
         if self.model is None:
             raise InputError("this Evolution has no model: pass it to model.fit(..., callbacks=[...])")
-        values = [layer.values for layer in sparse_layers(self.model).values() if layer.values.trainable]
+        values = [layer.values for layer in sparse_layers(self.model).values()]
         view, optimizer = torch_view(self.model), self.model.optimizer
         return self.evolver.attach(view, None if optimizer is None else KerasState(optimizer, values))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterable, Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any
 
 import torch
@@ -74,21 +74,18 @@ class _Slots(MutableMapping[str, Any]):
     def __len__(self) -> int:
         return len(self.variables)
 
-    def items(self) -> ItemsView[str, Any]:
-        return ItemsView(self)
-
 
 class KerasState(torch.optim.Optimizer):
     """A Keras optimizer as ``regraft.Evolve`` sees one: it holds parameters and has a state for each.
 
     It takes no steps; ``Evolve`` moves what is in its state when connections move.
+
+    Args:
+        optimizer: of Keras.
+        variables: the values of the sparse layers.
     """
 
     def __init__(self, optimizer: Any, variables: Iterable[Any]) -> None:
-        """Args:
-        optimizer: of Keras.
-        variables: the values of the sparse layers that it trains.
-        """
         known = {v.value: slots_of(optimizer, v) for v in variables}
         super().__init__(list(known), {"initial": _initial_accumulator(optimizer)})
         self.state.update({p: _Slots(slots) for p, slots in known.items()})
