@@ -39,6 +39,17 @@ print('torch' in sys.modules)
     assert python(code).split()[-1] == "False"
 
 
+def test_no_command_imports_the_compiler_of_torch() -> None:
+    """It takes a second, and torch imports it with the first optimizer that is made."""
+    code = f"""
+import importlib, sys
+for module in {[*COMMANDS.values(), *STUDY.values()]!r}:
+    importlib.import_module(module)
+print('torch._dynamo' in sys.modules)
+"""
+    assert python(code) == "False"
+
+
 def test_names_and_modules_are_there_when_they_are_asked_for() -> None:
     code = """
 import regraft

@@ -109,6 +109,15 @@ def schedule_by_name(text: str, optimizer: Optimizer, epochs: int) -> LRSchedule
     return _torch_scheduler(name, optimizer, options)
 
 
+def check_schedule(text: str, lr: float, epochs: int) -> None:
+    """Raise what ``schedule_by_name`` would raise, without an optimizer where that can be."""
+    if parse_options(text, "learning rate schedule")[0] in FACTORS:
+        lr_factor(text)  # torch's optimizers import torch.compile when the first one is made: a second
+        return
+    shadow = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr, momentum=0.9)
+    schedule_by_name(text, shadow, epochs)
+
+
 def lr_factor(text: str) -> Schedule:
     """What the learning rate is multiplied by over training: one of ``FACTORS``, with options as for
     ``schedule_by_name``.

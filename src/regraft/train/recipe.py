@@ -123,8 +123,7 @@ class Recipe:
         optimizers.check_optimizer(
             self.optimizer, lr=options["lr"], momentum=options["momentum"], weight_decay=self.weight_decay
         )
-        shadow = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=options["lr"], momentum=0.9)
-        optimizers.schedule_by_name(self.lr_schedule, shadow, self.epochs)
+        optimizers.check_schedule(self.lr_schedule, options["lr"], self.epochs)
         if self.patience is not None:
             EarlyStopping(self.patience)
         if self.stop_accuracy is not None:
