@@ -120,14 +120,18 @@ def _temporary(target: Path) -> tuple[IO[bytes], Path]:
     where that is being written or is not ours."""
     usual = target.with_name(f".{_short(target.name)}.tmp")
     with contextlib.suppress(OSError):
-        descriptor = os.open(usual, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
-        file = open(descriptor, "rb+")  # noqa: SIM115
+        file = open(usual, "rb+", opener=_open_or_make)  # noqa: SIM115
+        descriptor = file.fileno()
         if _is_ours(descriptor) and _take(descriptor) and _is_at(descriptor, usual):
             file.truncate(0)
             return file, usual
         file.close()
     other = target.with_name(f".{_short(target.name)}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     return open(other, "xb+"), other
+
+
+def _open_or_make(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _short(name: str) -> str:

@@ -189,7 +189,9 @@ class NetworkWriter:
     def weight(self, name: str, dtype: torch.dtype, pieces: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Write one sparse weight from pieces (positions, values) in order of position."""
         narrow = index_dtype(positions.numel(self._header.shapes[name]))
-        with tempfile.SpooledTemporaryFile(max_size=2**20) as values:  # their place is after all positions
+        # their place is after all positions; beside the file, for the usual folder may be small, or in memory
+        beside = os.path.dirname(os.path.abspath(self._file.name))
+        with tempfile.SpooledTemporaryFile(max_size=2**20, dir=beside) as values:
 
             def indices() -> Iterator[Tensor]:
                 for index, piece in pieces:

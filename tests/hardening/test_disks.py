@@ -7,6 +7,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -235,3 +236,26 @@ def test_a_network_that_cannot_be_written_is_still_in_memory(tmp_path: Path) -> 
     assert all(
         torch.equal(a, b) for a, b in zip(net.state_dict().values(), back.state_dict().values(), strict=True)
     )
+
+
+def test_what_a_merge_keeps_aside_lies_beside_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in the folder of temporary files, which may be small, or in memory."""
+    nets = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for seed, path in enumerate(nets):
+        index = torch.randperm(2_000_000)[:400_000].sort().values
+        weight = regraft.SparseWeight((1000, 2000), index, torch.randn(400_000))
+        regraft.save(torch.nn.Sequential(regraft.SparseLinear(weight, None)), path, provenance={"seed": seed})
+    asked = []
+    real = tempfile.TemporaryFile
+
+    def noting(*args: Any, **options: Any) -> Any:
+        asked.append(options.get("dir"))
+        return real(*args, **options)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", noting)
+    (tmp_path / "out").mkdir()
+    regraft.merge_files(nets, tmp_path / "out" / "m.safetensors", density=None)
+    assert asked == [str(tmp_path / "out")], "more than a megabyte of values"
+    assert os.listdir(tmp_path / "out") == ["m.safetensors"]

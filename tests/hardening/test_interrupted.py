@@ -28,6 +28,7 @@ from regraft.prune.rounds import Saved
 from regraft.prune.rounds import State as Rounds
 from regraft.topology import Topology
 
+KILLS = int(os.environ.get("REGRAFT_KILLS", "10"))  # more of them: REGRAFT_KILLS=200 pytest ... -k killed
 SOURCE = Path(regraft.__file__).parent
 NETS = [make_net(0), make_net(1)]
 
@@ -94,7 +95,7 @@ def test_killed_while_writing(kind: str, tmp_path: Path) -> None:
     assert versions[0] != versions[1]
     folder = tmp_path / "killed"
     folder.mkdir()
-    for _ in range(15):
+    for _ in range(KILLS):
         before = (folder / name).stat().st_ino if (folder / name).exists() else 0
         with writing(write, folder):
             until = time.monotonic() + 20
