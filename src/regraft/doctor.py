@@ -11,7 +11,7 @@ import torch
 
 from regraft import kernels
 from regraft.files import versions
-from regraft.kernels import backends, convolution
+from regraft.kernels import backends, convolution, dispatch
 from regraft.weight import SparseWeight
 
 EXTRAS = {
@@ -31,8 +31,9 @@ def examine() -> dict[str, Any]:
         ``versions``; ``machine`` (system, processor, cores, threads of torch and of regraft, CUDA);
         ``kernels`` (``mode``; for ``linear`` the ``backend`` that runs, those ``installed``, its instruction
         set and threads, and whether a small product of each agrees with the dense one; for ``conv`` whether
-        it is ``compiled``, and the instruction set); ``extras`` ({name: installed}); ``advice``, sentences
-        on what to do.
+        it is ``compiled``, and the instruction set; for ``gpu`` its ``name`` if there is one, what ``auto``
+        takes there, what can be chosen instead, and whether that agrees); ``extras`` ({name: installed});
+        ``advice``, sentences on what to do.
 
     >>> report = examine()
     >>> sorted(report), report["kernels"]["linear"]["agrees"]
@@ -49,7 +50,7 @@ def examine() -> dict[str, Any]:
             "kernel_threads": kernels.get_threads(),
             "cuda": torch.cuda.is_available(),
         },
-        "kernels": {"mode": kernels.current(), "linear": _linear(), "conv": _conv()},
+        "kernels": {"mode": kernels.current(), "linear": _linear(), "conv": _conv(), "gpu": _gpu()},
         "extras": found,
         "advice": _advice(found),
     }
@@ -67,6 +68,18 @@ def _linear() -> dict[str, Any]:
     }
 
 
+def _gpu() -> dict[str, Any]:
+    """What sparse linear layers would do on a GPU, whether there is one or not."""
+    there, choices = torch.cuda.is_available(), backends.installed("cuda")
+    measured = any(dispatch.GPU_CROSSOVER[name] > 0 for name in choices)
+    return {
+        "name": torch.cuda.get_device_name() if there else None,
+        "auto": "materialised" + (" or compressed, by the measured crossover" if measured else ""),
+        "choices": choices,
+        "agrees": all(_agrees(name, "cuda") for name in choices) and _agrees(None, "cuda") if there else None,
+    }
+
+
 def _conv() -> dict[str, Any]:
     compiled = convolution.available()
     return {"compiled": compiled, "isa": kernels.isa() if compiled else None}
@@ -76,19 +89,19 @@ def _installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def _agrees(backend: str | None) -> bool:
+def _agrees(backend: str | None, device: str = "cpu") -> bool:
     """A small product and its gradients by one backend (None: materialised) against float64 dense ones."""
     g = torch.Generator().manual_seed(0)
     index = torch.arange(0, 40 * 30, 11)
-    weight = SparseWeight((40, 30), index, torch.randn(index.numel(), generator=g))
-    x = torch.randn(17, 30, generator=g, requires_grad=True)
+    weight = SparseWeight((40, 30), index, torch.randn(index.numel(), generator=g)).to(device)
+    x = torch.randn(17, 30, generator=g).to(device).requires_grad_()
     with kernels.use("materialised" if backend is None else "compressed", backend=backend):
         y = kernels.linear(x, weight, None)
         dx, dvalues = torch.autograd.grad(y.square().sum(), [x, weight.values])
     w = weight.dense().detach().double()
     dense_x = x.detach().double()
     dense_y = dense_x @ w.t()
-    dense_values = (2 * dense_y.t() @ dense_x).flatten()[index]
+    dense_values = (2 * dense_y.t() @ dense_x).flatten()[weight.index]
     pairs = ((y, dense_y), (dx, 2 * dense_y @ w), (dvalues, dense_values))
     return all(torch.allclose(got.double(), wanted, rtol=1e-4, atol=1e-3) for got, wanted in pairs)
 

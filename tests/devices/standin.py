@@ -39,6 +39,9 @@ GEOMETRY = (
     "set_.source_Storage_storage_offset", "is_set_to", "view_as_real", "view_as_complex",
 )  # fmt: skip
 """Operators that touch no element: the CPU's serve any device."""
+CSR_PARTS = ("crow_indices", "col_indices", "values")
+CSR_PRODUCTS = ("mm", "sparse_sampled_addmm")
+"""What CUDA's CSR tensors can do, and regraft asks of them."""
 CPU_ONLY = (
     "histogram",
     "_histogramdd_bin_edges",
@@ -210,6 +213,36 @@ def _convolution_backward(*args: Any) -> tuple[Tensor | None, ...]:
     return made
 
 
+def _csr_part(name: str) -> Callable[[Tensor], Tensor]:
+    op = getattr(torch.ops.aten, name).default
+    keys = torch._C.DispatchKeySet(torch._C.DispatchKey.SparseCsrCPU)
+    return lambda sparse: op.redispatch(keys, sparse)
+
+
+def _csr_here(sparse: Tensor) -> Tensor:
+    """A CSR tensor of the CPU with the same memory."""
+    parts = (_named(getattr(sparse, name)(), _HERE) for name in CSR_PARTS)
+    return torch.sparse_csr_tensor(*parts, sparse.shape, check_invariants=False)
+
+
+def _csr_product(op: Any) -> Callable[..., Tensor]:
+    """A product of a CSR tensor and dense ones, where all are on the device."""
+
+    def product(*args: Any, **kwargs: Any) -> Tensor:
+        call = _Call()
+        for value in args:
+            if isinstance(value, Tensor) and not is_here(value):
+                raise RuntimeError(f"Expected all tensors to be on the same device, in {op}")
+        lent = [_csr_here(v) if is_here(v) and v.layout == torch.sparse_csr else call.lend(v) for v in args]
+        made = op(*lent, **kwargs)
+        if made.layout != torch.sparse_csr:
+            return _named(made, _THERE)
+        parts = [_named(getattr(made, name)(), _THERE) for name in CSR_PARTS]
+        return torch.sparse_csr_tensor(*parts, made.shape, check_invariants=False)
+
+    return product
+
+
 def _on_the_cpu(op: Any) -> Callable[..., Any]:
     return lambda *args, **kwargs: op.redispatch(CPU_KEYS, *args, **kwargs)
 
@@ -277,6 +310,11 @@ def register() -> None:
         ("convolution_backward_overrideable", _convolution_backward),
     ):  # fmt: skip
         aten.impl(name, function, "PrivateUse1")
+    for name in CSR_PARTS:
+        aten.impl(name, _csr_part(name), "SparseCsrPrivateUse1")
+    for name in CSR_PRODUCTS:
+        op = getattr(torch.ops.aten, name).default
+        aten.impl(name, _csr_product(op), "SparseCsrPrivateUse1")
     _state["kept"] = [everything, aten]
 
 

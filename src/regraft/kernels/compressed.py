@@ -28,7 +28,7 @@ class _Linear(torch.autograd.Function):
         backend: str,
     ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(x, values)
-        ctx.plan, ctx.backend = plan, backends.BACKENDS[backend]
+        ctx.plan, ctx.backend = plan, backends.serving(backend, x.device.type)
         as_wanted = is_feature_major(x) if feature_major is None else feature_major
         y: Tensor = ctx.backend.forward(x, values, bias, plan, as_wanted)
         return y
@@ -38,7 +38,7 @@ class _Linear(torch.autograd.Function):
         dy = grads[0].resolve_neg()  # its address must say all about it
         x, values = ctx.saved_tensors
         want = tuple(ctx.needs_input_grad[:3])
-        if torch.is_grad_enabled() or dy.device.type != "cpu" or dy.dtype != x.dtype:
+        if torch.is_grad_enabled() or dy.device != x.device or dy.dtype != x.dtype:
             return *_differentiable(x, values, dy, ctx.plan, want), None, None, None
         return *ctx.backend.backward(x, values, dy, ctx.plan, want, is_feature_major(x)), None, None, None
 
@@ -66,11 +66,14 @@ def linear(
 ) -> Tensor:
     """x [..., in] -> x W^T + b [..., out] over the active connections; differentiable any number of times.
 
-    ``x``, ``values`` and ``bias`` are of one type, float32 or float64, on the CPU. A result of two dimensions
-    is laid out feature-major or batch-major; default: as ``x`` is. ``backend`` is one that is installed;
-    default: the one in use.
+    ``x``, ``values`` and ``bias`` are of one type, float32 or float64, on one device, as the plan is. A
+    result of two dimensions is laid out feature-major or batch-major; default: as ``x`` is. ``backend`` is
+    one that is installed; default: the one in use there.
+
+    Raises:
+        InputError: a backend that does not compute on this device.
     """
-    chosen = backend or backends.current()
+    chosen = backend or backends.current(x.device.type)
     flat = x if x.ndim == 2 else x.reshape(-1, plan.cols)
     y: Tensor = _Linear.apply(flat, values, bias, plan, feature_major, chosen)  # type: ignore[no-untyped-call]
     return y if x.ndim == 2 else y.reshape(*x.shape[:-1], plan.rows)

@@ -1,4 +1,5 @@
-"""Products of a sparse matrix by torch's own CSR tensors, where neither compiled kernels nor numba are."""
+"""Products of a sparse matrix by torch's own CSR tensors: where neither compiled kernels nor numba are, and
+on a GPU (by cuSPARSE) where that is asked for."""
 
 from __future__ import annotations
 
@@ -17,6 +18,11 @@ BETA = "Sparse CSR tensor support is in beta state"
 def available() -> bool:
     """Whether this torch multiplies CSR tensors on the CPU: it does with Intel's MKL."""
     return bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]
+
+
+def available_on_gpu() -> bool:
+    """Whether this torch multiplies CSR tensors on a GPU: all that know of GPUs do."""
+    return True
 
 
 @cache

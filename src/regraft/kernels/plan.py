@@ -33,7 +33,7 @@ class Plan:
         parts: rowptr int64 [rows + 1], where each row starts; col int32 [nnz], column of each value; colptr
             int64 [panels * cols + 1], where each column of each panel starts in column order; row int32
             [nnz], row of each entry in column order; perm int32 [nnz], its place in the order of values.
-        at: the addresses of the parts.
+        at: the addresses of the parts; none on another device than the CPU, where nothing reads them.
     """
 
     rows: int
@@ -115,19 +115,20 @@ def build(index: Tensor, rows: int, cols: int) -> Plan:
         raise InputError(
             f"a [{rows}, {cols}] matrix with {nnz} values is beyond the compiled kernels (int32)"
         )
-    panels = _panels(rows, cols, nnz)
+    here = index.device.type == "cpu"
+    panels = _panels(rows, cols, nnz) if here else 1
     sizes = ((rows + 1, torch.int64), (nnz, torch.int32), (panels * cols + 1, torch.int64)) + (
         (nnz, torch.int32),
     ) * 2
-    parts = tuple(torch.empty(n, dtype=dtype) for n, dtype in sizes)
-    if native.available():
+    parts = tuple(torch.empty(n, dtype=dtype, device=index.device) for n, dtype in sizes)
+    if native.available() and here:
         flat = index.contiguous()
         to = [t.data_ptr() for t in parts]
         if not native.module().plan(flat.data_ptr(), nnz, rows, cols, panels, *to):
             _refuse(index, rows * cols)
     else:
         _build_in_torch(positions.check(index, rows * cols), rows, cols, panels, parts)
-    at = tuple(t.data_ptr() for t in parts)
+    at = tuple(t.data_ptr() for t in parts) if here else ()
     return Plan(rows, cols, nnz, panels, index, index._version, parts, at)
 
 
@@ -155,11 +156,12 @@ def _build_in_torch(index: Tensor, rows: int, cols: int, panels: int, parts: tup
     rowptr, col, colptr, row, perm = parts
     r = torch.div(index, max(cols, 1), rounding_mode="floor")
     c = index - r * cols
-    bounds = torch.arange(1, panels) * rows // panels
+    device = index.device
+    bounds = torch.arange(1, panels, device=device) * rows // panels
     place = torch.bucketize(r, bounds, right=True) * cols + c
     order = torch.sort(place, stable=True).indices
-    rowptr.copy_(torch.searchsorted(r, torch.arange(rows + 1)))
+    rowptr.copy_(torch.searchsorted(r, torch.arange(rows + 1, device=device)))
     col.copy_(c)
-    colptr.copy_(torch.searchsorted(place[order], torch.arange(panels * cols + 1)))
+    colptr.copy_(torch.searchsorted(place[order], torch.arange(panels * cols + 1, device=device)))
     row.copy_(r[order])
     perm.copy_(order)
