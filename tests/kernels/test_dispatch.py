@@ -56,7 +56,7 @@ def test_the_crossover_depends_on_threads(monkeypatch: pytest.MonkeyPatch, batch
         return max(compressed)
 
     weights = {nnz / 100: SparseWeight((10, 10), torch.arange(nnz), torch.ones(nnz)) for nnz in range(1, 101)}
-    monkeypatch.setattr(dispatch.backends, "current", lambda: "native")
+    monkeypatch.setattr(dispatch.backends, "current", lambda device: "native")
     alike = crossover(1, 1)
     assert alike == crossover(2, 2) == crossover(4, 2)
     assert alike > crossover(1, 2) > crossover(1, 16) > 0.1
