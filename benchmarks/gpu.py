@@ -2,8 +2,8 @@
 
 Forward and backward (gradients of input, values and bias) of one layer, by size, batch and density: how many
 times faster than materialising the weight each backend is (quartiles in brackets), and a dense layer of the
-same size. Then the density below which each backend is faster at every size and batch that was measured, which
-is what belongs into `regraft.kernels.dispatch.GPU_CROSSOVER`.
+same size. Then the density below which each backend is faster at every size and batch that was measured: it
+belongs into `regraft.kernels.dispatch.GPU_CROSSOVER`.
 
     python benchmarks/gpu.py --json runs/gpu.json
     python benchmarks/gpu.py --tf32             # dense products may round to TF32, as many people let them
