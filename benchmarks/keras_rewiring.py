@@ -180,6 +180,7 @@ class Rebuild:
             if epoch:
                 self.change(rate(Progress(epoch - 1, epochs)))
             self.model.fit(x, y, batch_size=BATCH, verbose=0, callbacks=[clock])
+            clock.set_model(None)  # else it would hold on to a model that is to be erased
 
 
 class InPlace(Rebuild):
