@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import importlib.util
 import io
 import pickle
 import pickletools
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from regraft.data import mat
 from regraft.data.cifar import read_cifar100
@@ -225,6 +225,8 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "PPM", "WEBP")
 
 @functools.cache
 def _images() -> tuple[tuple[str, bytes], ...]:
+    from PIL import Image
+
     rng = np.random.default_rng(0)
     found = []
     for kind in FORMATS:
@@ -276,10 +278,11 @@ def _read_images(case: tuple[str, bytes, bool], folder: Path) -> None:
 
 
 GROUP = "data files"
-TARGETS = (
+TARGETS: tuple[Target, ...] = (
     Target("idx", GROUP, 45_000, _idx, _read_idx),
     Target("matlab", GROUP, 45_000, _mat, _read_mat),
     Target("pickle", GROUP, 40_000, _pickle, _read_pickle),
     Target("cifar", GROUP, 10_000, _pickle, _read_cifar),
-    Target("images", GROUP, 15_000, _image, _read_images),
 )
+if importlib.util.find_spec("PIL") is not None:
+    TARGETS += (Target("images", GROUP, 15_000, _image, _read_images),)

@@ -155,12 +155,14 @@ def _into(case: tuple[bytes, int], folder: Path) -> None:
     torch.manual_seed(0)
 
 
-def _merged(data: bytes, folder: Path) -> None:
+def _merged(case: tuple[bytes, int], folder: Path) -> None:
+    """With a good file, or with itself: of any shapes then."""
+    data, other = case
     path, out = _placed(data, folder), folder / "out.safetensors"
     out.unlink(missing_ok=True)
     good = _placed(corpus()[0], folder, "good.safetensors")
     try:
-        regraft.merge_files([good, path], out, generator=_generator())
+        regraft.merge_files([good if other == 1 else path, path], out, generator=_generator())
     except RegraftError:
         require(not out.exists(), "a refused merge left a file")
         raise
@@ -304,7 +306,7 @@ TARGETS = (
     Target("network-slices", GROUP, 40_000, _with_number(9), _slices),
     Target("network-built", GROUP, 50_000, _networks, _built),
     Target("network-into", GROUP, 30_000, _with_number(4), _into),
-    Target("network-merged", GROUP, 10_000, _networks, _merged),
+    Target("network-merged", GROUP, 10_000, _with_number(2), _merged),
     Target("inspect", GROUP, 5_000, _networks, _shown),
     Target("checkpoint", GROUP, 60_000, _of(lambda: _training()[0], checkpoint.TRAINING), _checkpoint),
     Target("checkpoint-resumed", GROUP, 20_000, _of(lambda: _training()[0], checkpoint.TRAINING), _resumed),

@@ -31,10 +31,7 @@ def code() -> str:
 
 
 class Results:
-    """Counts and findings by target, in a JSON file.
-
-    A target's results are of one state of the code; asked to go on with another, it starts that target anew.
-    """
+    """Counts and findings by target, in a JSON file; ``codes`` are the states of the code they are of."""
 
     def __init__(
         self, path: Path | None, seed: int, targets: Sequence[Target], redo: Sequence[str] = ()
@@ -50,11 +47,14 @@ class Results:
             old = self.targets.get(target.name)
             if old is None or target.name in redo:
                 self.targets[target.name] = self._empty(target)
+            elif self.now not in old["codes"]:
+                old["codes"].append(self.now)
 
     def _empty(self, target: Target) -> dict[str, Any]:
         return {
-            "group": target.group, "code": self.now, "batches": [], "inputs": 0, "counts": {}, "findings": [],
-            "places": {}, "seconds": 0.0, "slowest": [0.0, -1], "largest": [0, -1], "kept": 0,
+            "group": target.group, "codes": [self.now], "batches": [], "inputs": 0, "counts": {},
+            "places": {},
+            "findings": [], "seconds": 0.0, "slowest": [0.0, -1], "largest": [0, -1], "kept": 0,
         }  # fmt: skip
 
     def left(self, wanted: Mapping[str, int]) -> list[Batch]:

@@ -20,7 +20,8 @@ RAW = {
 TWICE = "@twice:"
 
 VALUES: tuple[Any, ...] = (
-    None, True, False, "", "x", " ", "\ud800", "\x1b[2J\x07", "\0", "../x", "F32", "I64", "BF16", "nan", [],
+    None, True, False, "", "x", " ", "\ud800", "\x1b[2J\x07", "[/x]", "[bold]", "\0", "../x", "F32", "I64",
+    "BF16", "nan", [],
     {},
     [[]], [0], [-1], [1, 2, 3], ["a"], {"a": 1}, {"$": "tensor"}, 0.5, -0.5, 1e308, 2.0, 1e17, *RAW,
 )  # fmt: skip

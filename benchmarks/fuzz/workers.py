@@ -26,8 +26,10 @@ from .target import Target, source
 BATCH = 250
 MEMORY = 1 << 30
 """Addresses that a worker may take beyond what it starts with."""
-SILENCE = 60.0
-"""Seconds without a sign after which a worker is stuck where no alarm reaches it."""
+SILENCE = 20.0
+"""Seconds of processor time at one input after which a worker is stuck where no alarm reaches it."""
+DEADLOCK = 900.0
+"""Seconds on the clock after which it is."""
 KEPT = 10
 """Findings of one place of a target that are kept with their traceback."""
 
@@ -134,17 +136,25 @@ class _Worker:
         self.process.start()
         theirs.close()
         self.batch: Batch | None = None
-        self.sign, self.last = time.monotonic(), -1
+        self.sign, self.used, self.last = time.monotonic(), 0.0, -1
 
     def start(self, batch: Batch) -> None:
-        self.batch, self.sign, self.last = batch, time.monotonic(), -1
+        self.batch, self.sign, self.used, self.last = batch, time.monotonic(), self._time(), -1
         self.pipe.send(batch)
 
     def stuck(self) -> bool:
         """Whether it has been at one input for too long."""
         if self.at.value != self.last:
-            self.last, self.sign = self.at.value, time.monotonic()
-        return time.monotonic() - self.sign > SILENCE
+            self.last, self.sign, self.used = self.at.value, time.monotonic(), self._time()
+        return self._time() - self.used > SILENCE or time.monotonic() - self.sign > DEADLOCK
+
+    def _time(self) -> float:
+        """Processor time of the process so far."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def end(self) -> None:
         if self.process.is_alive():
@@ -202,7 +212,7 @@ def _hear(worker: _Worker, *, ready: bool) -> Report | None:
     if worker.stuck():
         worker.process.kill()
         worker.process.join()
-        return _died(worker, f"no sign for {SILENCE:g} s", "hang")
+        return _died(worker, "no sign for long", "hang")
     return None
 
 

@@ -10,19 +10,17 @@ import difflib
 from collections.abc import Iterable
 
 LONGEST = 2000
-"""Characters of an error's message that are shown."""
+"""Characters of an error's message; a longer one loses its middle."""
 
 
-def shown(text: str) -> str:
-    r"""A text that a terminal may show: what would steer it is written out, a long one loses its middle.
+def visible(text: str) -> str:
+    r"""A text as a terminal may show it: what would steer it, and half characters, are written out.
 
-    Messages quote names and values from files, which may hold anything.
+    Names and values that stand in files may hold anything.
 
-    >>> shown("the tensor 'a\x1b[2J'")
+    >>> visible("the tensor 'a\x1b[2J'")
     "the tensor 'a\\x1b[2J'"
     """
-    if len(text) > LONGEST:
-        text = f"{text[: LONGEST // 2]} [...] {text[-LONGEST // 4 :]}"
     if text.isprintable():
         return text
     kept = (c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
@@ -40,7 +38,10 @@ class RegraftError(Exception):
     """
 
     def __str__(self) -> str:
-        return shown(super().__str__())
+        text = super().__str__()
+        if len(text) > LONGEST:
+            text = f"{text[: LONGEST // 2]} [...] {text[-LONGEST // 4 :]}"
+        return visible(text)
 
 
 class InputError(RegraftError, ValueError):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from regraft import losses
 from regraft.data.split import Split
@@ -107,16 +108,7 @@ def forward_checked(model: nn.Module, x: Tensor, y: Tensor | None = None) -> Ten
         MismatchError: the model refuses the samples' shape, or has too few outputs for the labels, or not as
             many as there are numbers.
     """
-    try:
-        output: Tensor = model(x)
-    except (RuntimeError, IndexError) as error:
-        known = ("shape", "size", "channels", "out of range")
-        if not any(word in str(error).lower() for word in known):
-            raise
-        raise MismatchError(
-            f"the {type(model).__name__} does not take samples of shape {tuple(x.shape[1:])} ({error}): "
-            "take a model whose input fits the data, or other data"
-        ) from error
+    output = _checked(model, x, lambda: model(x))
     if y is None:
         return output
     positions = () if y.is_floating_point() else tuple(y.shape[1:])
@@ -143,6 +135,19 @@ def forward_checked(model: nn.Module, x: Tensor, y: Tensor | None = None) -> Ten
             f"{int(y.max())}: take a model with an output for each class, or fewer classes"
         )
     return output
+
+
+def _checked(model: nn.Module, x: Tensor, call: Callable[[], Tensor]) -> Tensor:
+    try:
+        return call()
+    except (RuntimeError, IndexError) as error:
+        known = ("shape", "size", "channels", "out of range")
+        if not any(word in str(error).lower() for word in known):
+            raise
+        raise MismatchError(
+            f"the {type(model).__name__} does not take samples of shape {tuple(x.shape[1:])} ({error}): "
+            "take a model whose input fits the data, or other data"
+        ) from error
 
 
 def inspect(model: nn.Module, input_shape: Sequence[int] | None = None) -> dict[str, Any]:
@@ -214,38 +219,40 @@ def _layer(name: str, module: nn.Module, outputs: int | None) -> dict[str, Any]:
 
 
 def _count_dead(layer: dict[str, Any], module: nn.Module, following: nn.Module | None) -> None:
-    incoming = _degree(module, outgoing=False)
-    outgoing = None if following is None else _degree(following, outgoing=True)
-    if outgoing is not None and outgoing.numel() != incoming.numel():
-        # a convolution's maps, flattened: unit c reaches inputs c * positions ... (c + 1) * positions - 1
-        positions, rest = divmod(outgoing.numel(), max(incoming.numel(), 1))
-        fits = rest == 0 and positions > 0 and not _is_linear(module) and _is_linear(following)
-        outgoing = outgoing.view(-1, positions).sum(1) if fits else None
-    without_output = torch.zeros_like(incoming, dtype=torch.bool) if outgoing is None else outgoing == 0
-    layer["no_incoming"] = int((incoming == 0).sum())
-    layer["no_outgoing"] = None if outgoing is None else int(without_output.sum())
-    layer["dead_units"] = int(((incoming == 0) | without_output).sum())
+    units, incoming = _connected(module, outgoing=False)
+    outgoing: Tensor | None = None
+    if following is not None:
+        inputs, outgoing = _connected(following, outgoing=True)
+        if inputs != units:
+            # a convolution's maps, flattened: unit c reaches inputs c * positions ... (c + 1) * positions - 1
+            positions, rest = divmod(inputs, max(units, 1))
+            fits = rest == 0 and positions > 0 and not _is_linear(module) and _is_linear(following)
+            outgoing = torch.div(outgoing, positions, rounding_mode="floor").unique() if fits else None  # type: ignore[no-untyped-call]
+    alive = incoming if outgoing is None else outgoing[torch.isin(outgoing, incoming)]
+    layer["no_incoming"] = units - incoming.numel()
+    layer["no_outgoing"] = None if outgoing is None else units - outgoing.numel()
+    layer["dead_units"] = units - alive.numel()
 
 
 def _is_linear(module: nn.Module | None) -> bool:
     return module is not None and len(cast(Tensor, module.weight).shape) == 2
 
 
-def _degree(module: nn.Module, *, outgoing: bool) -> Tensor:
-    """Connections into each output unit, or out of each input unit, of a layer."""
+def _connected(module: nn.Module, *, outgoing: bool) -> tuple[int, Tensor]:
+    """How many output units (input units for ``outgoing``) a layer has, and those that have a connection,
+    increasing. Takes memory by the connections, as a sparse weight may have any number of units."""
     weight = cast(SparseWeight | Tensor, module.weight)
     n_out, n_in = weight.shape[:2]
-    groups = cast(int, getattr(module, "groups", 1))
+    units = n_in * cast(int, getattr(module, "groups", 1)) if outgoing else n_out
     if not isinstance(weight, SparseWeight):
-        units, degree = (n_in * groups, n_out) if outgoing else (n_out, math.prod(weight.shape[1:]))
-        return torch.full((units,), degree)
-    if not outgoing:
-        return torch.bincount(weight.rows().cpu(), minlength=n_out)
-    return torch.bincount(input_units(cast(SparseLayer, module)).cpu(), minlength=n_in * groups)
+        return units, torch.arange(units if weight.numel() else 0)
+    found = input_units(cast(SparseLayer, module)) if outgoing else weight.rows()
+    return units, found.cpu().unique()  # type: ignore[no-untyped-call]
 
 
 def _unused_inputs(first: nn.Module) -> int:
-    return int((_degree(first, outgoing=True) == 0).sum())
+    units, used = _connected(first, outgoing=True)
+    return units - used.numel()
 
 
 def _dense_bytes(model: nn.Module) -> int:
@@ -285,7 +292,12 @@ def _output_positions(model: nn.Module, input_shape: Sequence[int] | None) -> di
     first = next(model.parameters(), torch.zeros(()))
     try:
         with evaluating(model):
-            forward_checked(model, first.new_zeros((1, *input_shape)))
+            if isinstance(getattr(model, "spec", None), dict):  # of our own making: shapes alone tell
+                state = {n: t.to("meta") for n, t in (*model.named_parameters(), *model.named_buffers())}
+                x = torch.zeros((1, *input_shape), device="meta")
+                _checked(model, x, lambda: functional_call(model, state, (x,)))
+            else:
+                forward_checked(model, first.new_zeros((1, *input_shape)))
     finally:
         for hook in hooks:
             hook.remove()

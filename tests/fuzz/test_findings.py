@@ -20,6 +20,7 @@ from benchmarks.fuzz.studies import RESULT, _exports
 
 import regraft
 from regraft import SparseWeight, checkpoint, models
+from regraft.cli import main
 from regraft.cli.distance import parse_image
 from regraft.cli.prune_job import keep_options
 from regraft.container import parse_json
@@ -27,8 +28,9 @@ from regraft.data import folder as images
 from regraft.data.idx import read_idx
 from regraft.data.matlab import read_matrices
 from regraft.data.unpickle import read_pickle
-from regraft.errors import LONGEST, FileError, InputError, MismatchError, RegraftError
+from regraft.errors import LONGEST, FileError, InputError, MismatchError, RegraftError, visible
 from regraft.export.numpy_runtime import Network
+from regraft.files import Header, write_network
 from regraft.kernels import rewiring
 from regraft.layers import SparseConv2d, SparseLinear
 from regraft.prune import rounds
@@ -143,6 +145,14 @@ class TestHeaders:
         (tmp_path / "options.json").write_text(DEEP)
         with pytest.raises(FileError, match="cannot use the folder"):
             keep_options(tmp_path, {})
+
+    def test_a_tensor_whose_name_is_half_a_character(self, tmp_path):
+        """It was read, and could not be written."""
+        table, body = split(corpus()[0])
+        table["\ud800"] = table.pop("fc1.bias")
+        (tmp_path / "n").write_bytes(join(table, bytes(body)))
+        with pytest.raises(FileError, match="half characters"):
+            regraft.load(tmp_path / "n")
 
 
 class TestModels:
@@ -364,6 +374,37 @@ class TestExports:
     def test_windows_that_cannot_be(self, tmp_path, settings):
         with pytest.raises(ValueError, match="is not a network"):
             Network(self.program(tmp_path, lambda p: p["steps"][0]["settings"].update(settings)))
+
+
+@pytest.mark.parametrize("name", ["[/x]", "[bold]x", "\x1b[2J", "\ud800", ":smile:", "a\nb"])
+def test_names_in_files_are_shown_as_they_are(tmp_path, name, capsys):
+    """Brackets were read as markup, which ended in an error or hid the name."""
+    path, layer = tmp_path / "n", name if name != "\ud800" else "fc1"
+    write_network(
+        path,
+        {f"{layer}.weight.index": torch.tensor([1]), f"{layer}.weight.values": torch.ones(1)},
+        Header(shapes={f"{layer}.weight": (2, 3)}, provenance={name: name}, versions={name: name}),
+    )
+    with pytest.raises(SystemExit) as ended:
+        main(["inspect", str(path)])
+    assert ended.value.code == 0
+    written = capsys.readouterr().out
+    assert visible(name).splitlines()[0] in written
+    assert "\x1b" not in written
+
+
+def test_a_layer_of_billions_of_units_is_looked_at_by_its_connections(tmp_path, capsys):
+    """A file of 500 bytes took minutes and all memory."""
+    shape = (2**31, 2**31 - 1)
+    write_network(
+        tmp_path / "n",
+        {"fc1.weight.index": torch.tensor([5, 2**61]), "fc1.weight.values": torch.ones(2)},
+        Header(shapes={"fc1.weight": shape}),
+    )
+    with pytest.raises(SystemExit) as ended:
+        main(["inspect", str(tmp_path / "n")])
+    assert ended.value.code == 0
+    assert "2,147,483,646" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", [RegraftError, InputError, FileError, MismatchError])

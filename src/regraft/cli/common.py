@@ -14,7 +14,9 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from regraft.errors import visible
 from regraft.files import atomic_write
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,7 +40,17 @@ def data_dir_option(function: F) -> F:
 
 def console(json_path: str | None = None) -> Console:
     """Where tables go: standard output, or nowhere visible when JSON goes there."""
-    return Console(stderr=json_path == "-", quiet=json_path == "-", highlight=False)
+    return _Screen(
+        stderr=json_path == "-", quiet=json_path == "-", highlight=False, markup=False, emoji=False
+    )
+
+
+class _Screen(Console):
+    """Shows names and values from files as they are: brackets are no markup, nothing steers the terminal."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A text on its way to the screen."""
+        return super().render_str(visible(text), **options)
 
 
 def write_json(path: str | None, figures: dict[str, Any]) -> None:

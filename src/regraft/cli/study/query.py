@@ -13,7 +13,7 @@ from rich.text import Text
 from regraft.cli.common import console, json_option, table, write_json
 from regraft.cli.output import check_output
 from regraft.cli.study.options import study_names
-from regraft.errors import FileError, InputError
+from regraft.errors import FileError, InputError, visible
 from regraft.studies import catalogue
 from regraft.studies.folder import Folder
 from regraft.studies.store import FILE, Answer, Shown, contents, query, rebuild, synchronise
@@ -114,7 +114,7 @@ def _text(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.6g}"
-    return value.hex() if isinstance(value, bytes) else str(value)
+    return value.hex() if isinstance(value, bytes) else visible(str(value))
 
 
 def _write_csv(path: str, answer: Answer) -> None:
