@@ -36,6 +36,7 @@ WAYS: dict[str, tuple[object, ...]] = {
     "train": ("train", *SHORT, "--out", "{to}.safetensors"),
     "train --json": ("train", *SHORT, "--out", "{ok}", "--json", "{to}.json"),
     "train --checkpoint": ("train", *SHORT, "--out", "{ok}", "--checkpoint", "{to}"),
+    "train --tensorboard": ("train", *SHORT, "--out", "{ok}", "--tensorboard", "{to}"),
     "prune": (*PRUNE, "--out", "{to}.safetensors"),
     "prune --trained": (*PRUNE, "--out", "{ok}", "--trained", "{to}.safetensors"),
     "prune --checkpoint": (
@@ -62,6 +63,7 @@ WAYS: dict[str, tuple[object, ...]] = {
     "study export tensorboard": ("study", "export", *STORED, "--format", "tensorboard", "--out", "{to}"),
     "study list": ("study", "list", "--json", "{to}.json"),
     "study query": ("study", "query", "SELECT 1", "--folder", "{results}", "--json", "{to}.json"),
+    "study query --csv": ("study", "query", "SELECT 1", "--folder", "{results}", "--csv", "{to}.csv"),
 }  # fmt: skip
 KEPT = b"what was there before"
 

@@ -98,7 +98,7 @@ def test_killed_while_writing(kind: str, tmp_path: Path) -> None:
     for _ in range(KILLS):
         before = (folder / name).stat().st_ino if (folder / name).exists() else 0
         with writing(write, folder):
-            until = time.monotonic() + 20
+            until = time.monotonic() + 120
             while not (folder / name).exists() or (folder / name).stat().st_ino == before:
                 assert time.monotonic() < until, "nothing was written"
                 time.sleep(0.0005)
