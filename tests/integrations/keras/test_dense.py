@@ -180,6 +180,16 @@ def test_a_stateless_call_computes_with_the_given_values():
     assert torch.allclose(out, 2 * model(x), atol=1e-5)
 
 
+def test_there_is_no_weight_to_look_at_while_variables_stand_for_others():
+    layer = small().layers[0]
+    other = torch.zeros(layer.weight.nnz)
+    with (
+        keras.StatelessScope(state_mapping=[(layer.values, other)]),
+        pytest.raises(InputError, match="no values of their own"),
+    ):
+        _ = layer.weight
+
+
 @pytest.mark.parametrize("name", ["glorot_uniform", "he_normal", "lecun_uniform", "glorot_normal"])
 def test_fans_are_counted_in_connections(name):
     layer = SparseDense(300, density=0.1, kernel_initializer=name, seed=0)

@@ -55,6 +55,23 @@ def test_ways_to_write_the_same_chain():
     assert torch.allclose(back(x).softmax(1), model(x), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        (lambda: L.Activation("tanh"), "tanh"),
+        (lambda: L.ELU(), "elu"),
+        (lambda: L.LeakyReLU(negative_slope=0.01), "leaky-relu"),
+        (lambda: L.ReLU(), "relu"),
+    ],
+)
+def test_activations_as_layers_behind_a_layer_or_inside_it(written, name):
+    x = samples(4, 12)
+    for model in (chain(L.Dense(5), written(), L.Dense(3)), chain(L.Dense(5, written()), L.Dense(3))):
+        back = to_torch(model)
+        assert back.spec["activation"] == name
+        assert torch.allclose(back(x), model(x), atol=1e-6)
+
+
 def test_networks_trained_by_keras_merge_from_their_files(tmp_path):
     x, y = samples(32, 12).numpy(), np.arange(32) % 3
     files, trained = [], []
@@ -127,6 +144,8 @@ def two_heads():
         (lambda: chain(L.Dense(3), L.LeakyReLU(), L.Dense(3)), "no counterpart"),
         (lambda: chain(L.Dense(3), L.BatchNormalization(), L.Dense(3)), "has no place"),
         (lambda: chain(L.Dense(3, "relu"), L.ReLU(), L.Dense(3)), "has no place"),
+        (lambda: chain(L.Dense(3), L.ReLU(max_value=6), L.Dense(3)), "has no place"),
+        (lambda: chain(L.Dense(3), L.ELU(0.5), L.Dense(3)), "has no place"),
         (lambda: chain(SparseConv2D(2, 3, density=0.5), size=(6, 6, 1)), "has no place"),
         (lambda: chain(L.Flatten(), size=(3, 4)), "no Dense or SparseDense layer"),
         (lambda: keras.Sequential([L.Dense(3)]), "not built yet"),

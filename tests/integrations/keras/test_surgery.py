@@ -133,3 +133,19 @@ def test_names_that_are_there_twice():
     assert all(name.endswith("/d") for name in sparse_layers(model))
     with pytest.raises(InputError, match=r"two layers of the model .* have the name 'd'"):
         densify(model)
+
+
+class Twins(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = (SparseDense(12, density=0.5, name="d") for _ in range(2))
+
+    def call(self, x):
+        return self.other(self.one(x))
+
+
+def test_paths_that_are_there_twice():
+    model = Twins()
+    model(samples(1, 12))
+    with pytest.raises(InputError, match="two sparse layers have the name 'twins/d'"):
+        torch_view(model)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from regraft.evolve.optimizer_state import FRESH
 from regraft.integrations.keras.required import keras
@@ -52,27 +51,15 @@ def _start(optimizer: Any, name: str) -> str:
     return "average" if name == "_model_variables_moving_average" or z_of_schedule_free else "zero"
 
 
-class _Slots(MutableMapping[str, Any]):
+class _Slots(dict[str, Any]):
     """Slots by name as the state that ``remap_state`` moves: what is set is written into the variable."""
 
     def __init__(self, variables: dict[str, Any]) -> None:
-        self.variables = variables
+        super().__init__({name: variable.value for name, variable in variables.items()})
+        self._variables = variables
 
-    def __getitem__(self, name: str) -> Tensor:
-        value: Tensor = self.variables[name].value
-        return value
-
-    def __setitem__(self, name: str, value: Tensor) -> None:
-        self.variables[name].assign(value)
-
-    def __delitem__(self, name: str) -> None:
-        del self.variables[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.variables)
-
-    def __len__(self) -> int:
-        return len(self.variables)
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._variables[name].assign(value)
 
 
 class KerasState(torch.optim.Optimizer):
