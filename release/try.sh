@@ -20,7 +20,7 @@ unset PYTHONPATH REGRAFT_ISA REGRAFT_KERNEL REGRAFT_BACKEND
 install() { python -m pip install --quiet --disable-pip-version-check -c "$constraints" "$@"; }
 cd "$place"
 
-use() { # $1: what `regraft doctor` must say of the linear kernels
+look() { # $1: what `regraft doctor` must say of the linear kernels
   python -c "import regraft; assert regraft.__file__.startswith('$place'), regraft.__file__"
   regraft --version
   regraft doctor --json doctor.json >/dev/null
@@ -32,20 +32,25 @@ linear = json.load(open("doctor.json"))["kernels"]["linear"]
 assert linear["agrees"] and linear["backend"] == sys.argv[1], linear
 print("linear kernels:", linear["backend"], linear["isa"] or "")
 CHECK
-  for seed in 0 1; do
-    regraft train --data digits --model mlp:64-100-10 --epochs 3 --seed "$seed" --out "$seed.safetensors" >/dev/null
-  done
-  regraft merge 0.safetensors 1.safetensors --out merged.safetensors >/dev/null
-  regraft evaluate merged.safetensors --data digits
+}
+
+train() { # $1: seed
+  regraft train --data digits --model mlp:64-100-10 --epochs 3 --seed "$1" --out "$1.safetensors" >/dev/null
 }
 
 install "$dist"/regraft-*.whl
 python -m pip check
-use native
+look native
+train 0
+train 1
+regraft merge 0.safetensors 1.safetensors --out merged.safetensors >/dev/null
+regraft evaluate merged.safetensors --data digits
 install mypy
 python -m mypy --strict "$user"
 test "$(COMP_WORDS='regraft tra' COMP_CWORD=1 _REGRAFT_COMPLETE=bash_complete regraft)" = plain,train
 
 python -m pip uninstall --quiet --yes regraft
 CC=/bin/false install --no-deps "$dist"/regraft-*.tar.gz
-use csr
+look csr
+train 2
+regraft evaluate merged.safetensors --data digits
