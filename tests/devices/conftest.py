@@ -20,11 +20,13 @@ except (ImportError, AttributeError) as error:  # a torch without devices in Pyt
 
 
 @pytest.fixture(params=["cpu-stand-in", "cuda"])
-def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     """A device other than the CPU."""
     if request.param == "cuda":
         if not torch.cuda.is_available():
             pytest.skip(REASON)
+        # else convolutions round to TF32, and are compared with float32
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
         yield torch.device("cuda", torch.cuda.current_device())
         return
     if MISSING:
