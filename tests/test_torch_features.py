@@ -214,6 +214,7 @@ def test_the_clipped_norm_is_the_norm_over_connections_and_biases():
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without torch.distributed")
+@pytest.mark.skipif(torch.__version__.startswith("2.6."), reason="fully_shard of torch 2.6 needs a GPU")
 def test_weights_split_by_fsdp_train_but_do_not_evolve(tmp_path):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
