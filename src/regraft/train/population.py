@@ -225,7 +225,9 @@ def _check_data(stack: Stack[Any], x: Tensor, y: Tensor, batch_size: int) -> int
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise InputError(f"batch_size is {batch_size!r}, but must be a whole number of 1 or more")
     one = stack.member(0)  # a copy, whose random numbers may be spent
-    highest = y.new_zeros(1, dtype=torch.int64) if y.is_floating_point() else y.max()[None]
+    highest = y.new_zeros(1, dtype=torch.int64)
+    if not y.is_floating_point():
+        highest = torch.full_like(y[:1], int(y.max()))
     with measure.evaluating(one), torch.no_grad():
         measure.forward_checked(one, x[:1], highest)
     return min(batch_size, len(x))
