@@ -289,7 +289,7 @@ def test_a_layer_of_10_to_the_9_positions_never_exists_densely() -> None:
 
 
 def test_allocation_takes_many_layers() -> None:
-    """It took ten minutes for 100,000, in a loop that summed what it had at each of them."""
+    """It took a time quadratic in their number, in a loop that summed what it had at each of them."""
     shapes = [(1 + i % 5, 2 + i % 7) for i in range(20_000)]
     counts = allocate.uniform(shapes, 0.37)
     assert sum(counts) == round(0.37 * sum(map(math.prod, shapes)))
