@@ -40,7 +40,7 @@ def ranks(tmp_path_factory):
     ]
     try:
         for process in processes:
-            _, errors = process.communicate(timeout=120)
+            _, errors = process.communicate(timeout=300)
             assert process.returncode == 0, errors.decode()
     finally:
         for process in processes:
@@ -109,6 +109,20 @@ class TestOneProcess:
         wrapped = torch.nn.parallel.DistributedDataParallel(worker.build(seed=0))
         assert group_of(wrapped, None) is None
         assert group_of(wrapped, dist.group.WORLD) is None
+
+    def test_the_group_of_a_compiled_wrapper_is_found(self, alone, monkeypatch):
+        wrapped = torch.nn.parallel.DistributedDataParallel(worker.build(seed=0))
+        monkeypatch.setattr("regraft.evolve.together.processes", lambda: 2)
+        monkeypatch.setattr(dist, "get_world_size", lambda group=None: 2)
+        assert group_of(torch.compile(wrapped, backend="eager"), None) is wrapped.process_group
+
+    def test_a_gradient_that_only_some_have_seen_is_refused(self, alone, monkeypatch):
+        def gather(shapes, mine, group):
+            shapes[:] = [mine, {"a": []}]
+
+        monkeypatch.setattr(dist, "all_gather_object", gather)
+        with pytest.raises(InputError, match="only some processes have seen a gradient of 'a'"):
+            gathered({"a": [(torch.ones(2), torch.ones(2))]}, ["a"], dist.group.WORLD)
 
     def test_a_group_without_this_process_is_refused(self, alone, monkeypatch):
         monkeypatch.setattr("regraft.evolve.together.processes", lambda: 2)

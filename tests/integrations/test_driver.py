@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 import regraft
-from regraft.errors import MismatchError
+from regraft.errors import MismatchError, MissingDependency
 from regraft.evolve import Gradient
 from regraft.integrations.driver import Driver, make_sparse
+from regraft.integrations.sparse_like import sparsify_like
 
 
 def sparse() -> nn.Sequential:
@@ -98,3 +102,33 @@ def test_what_is_sparse_already_stays() -> None:
     dense = nn.Sequential(nn.Linear(8, 6), nn.Linear(6, 4))
     make_sparse(dense, {"density": 0.25, "exclude": "1"})
     assert regraft.Topology.of(dense).nnz == 12
+
+
+def test_a_model_becomes_as_sparse_as_a_state_where_it_is_not_yet() -> None:
+    state = sparse().state_dict()
+    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4))
+    bias = model[2].bias.detach().clone()
+    half = regraft.sparsify(model, 0.1, include="0")
+    first = half[0]
+    sparsify_like(half, state).load_state_dict(state)
+    assert half[0] is first
+    assert torch.equal(half[2].weight.index, state["2.weight.index"])
+    dense = nn.Sequential(nn.Linear(8, 6))
+    assert sparsify_like(dense, dense.state_dict()) is dense
+    assert type(dense[0]) is nn.Linear
+    assert not torch.equal(bias, half[2].bias)
+
+
+@pytest.mark.parametrize(
+    ("framework", "module", "extra"),
+    [("lightning", "lightning", "lightning"), ("transformers", "huggingface", "huggingface")],
+)
+def test_without_its_framework_a_sentence(
+    framework: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [n for n in sys.modules if n.split(".")[0] == framework] + [framework]:
+        monkeypatch.setitem(sys.modules, name, None)
+    for name in [n for n in sys.modules if n.startswith(f"regraft.integrations.{module}")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(MissingDependency, match=rf"pip install 'regraft\[{extra}\]'"):
+        importlib.import_module(f"regraft.integrations.{module}")

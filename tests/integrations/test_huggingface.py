@@ -17,6 +17,7 @@ from torch import nn
 
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
+from accelerate.state import AcceleratorState
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import (
     AutoModelForCausalLM,
@@ -42,6 +43,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*pin_memory.* argument is set as true but no accelerator"),
 ]
 WORDS, LENGTH, STEPS = 20, 6, 8
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Precision and processes are remembered by accelerate in the environment and in a global."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def bert(seed: int = 0) -> BertForSequenceClassification:
@@ -395,14 +404,11 @@ class TestSentences:
 
 
 def _rank(rank: int, port: int, grow: str, folder: Path) -> None:
-    from accelerate.state import AcceleratorState, PartialState
-
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true",
     }  # fmt: skip
     AcceleratorState._reset_state(reset_partial_state=True)
-    PartialState._reset_state()
     evolution, model = Evolution(drop="magnitude", grow=grow, every=2, seed=rank), sparse(seed=rank)
     run = trainer(model, folder, evolution, ddp_backend="gloo", ddp_find_unused_parameters=False)
     assert run.args.world_size == 2

@@ -17,17 +17,14 @@ from regraft.integrations.driver import Driver, Every, evolver_of, make_sparse
 from regraft.schedules import Schedule
 
 try:
-    from lightning.pytorch import Callback, LightningModule, Trainer
-    from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
+    from lightning.pytorch import Callback, LightningModule, Trainer, callbacks
     from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy
     from lightning.pytorch.trainer.states import TrainerFn
 except ModuleNotFoundError as error:
     raise MissingDependency("lightning", "lightning", "the Lightning callback") from error
 
-try:
-    from lightning.pytorch.callbacks import WeightAveraging
-except ImportError:  # older than 2.6
-    WeightAveraging = StochasticWeightAveraging
+AVERAGES = ("StochasticWeightAveraging", "WeightAveraging", "EMAWeightAveraging")
+"""Callbacks of Lightning's, of various versions, that average weights."""
 
 __all__ = ["Evolution"]
 
@@ -160,7 +157,7 @@ class Evolution(Callback):
 
 def _planned(trainer: Trainer, module: LightningModule) -> tuple[int | None, int | None]:
     """Optimizer steps of an epoch and of the whole training, None where Lightning does not know them."""
-    scheduled = any(isinstance(c, GradientAccumulationScheduler) for c in trainer.callbacks)
+    scheduled = any(isinstance(c, callbacks.GradientAccumulationScheduler) for c in trainer.callbacks)
     if scheduled or not module.automatic_optimization:
         return None, None
     batches, total = trainer.num_training_batches, trainer.estimated_stepping_batches
@@ -180,7 +177,7 @@ def _check_strategy(trainer: Trainer) -> None:
 
 def _check_callbacks(trainer: Trainer) -> None:
     for callback in trainer.callbacks:
-        if isinstance(callback, WeightAveraging | StochasticWeightAveraging):
+        if any(kind.__name__ in AVERAGES for kind in type(callback).__mro__):
             raise InputError(
                 f"{type(callback).__name__} averages values entry by entry, but an entry becomes another "
                 "connection when the topology changes: leave it out, or average in a loop of your own with "
