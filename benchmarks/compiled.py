@@ -36,7 +36,7 @@ def step_of(model: nn.Module, forward: Callable[..., Any], x: torch.Tensor, y: t
 
     def step() -> None:
         optimizer.zero_grad()
-        nn.functional.cross_entropy(forward(x), y).backward()
+        nn.functional.cross_entropy(forward(x), y).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step, optimizer
@@ -53,7 +53,8 @@ def main() -> None:
     torch.manual_seed(1)
     x, y = torch.randn(BATCH, 784), torch.randint(10, (BATCH,))
 
-    jobs, seconds, compiled = {}, {}, {}
+    jobs, seconds = {}, {}
+    compiled: dict[str, Any] = {}
     for kind, epsilon in (("dense", None), ("sparse", args.epsilon)):
         for way in ("as it is", "compiled"):
             model = network(args.model, epsilon)
