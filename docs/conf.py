@@ -22,7 +22,8 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_mock_imports = ["flwr"]  # an optional extra whose requirements exclude those of this site
-autodoc_mock_imports += [m for m in ("lightning", "transformers") if importlib.util.find_spec(m) is None]
+EXTRAS = ("keras", "lightning", "transformers")
+autodoc_mock_imports += [m for m in EXTRAS if importlib.util.find_spec(m) is None]
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True

@@ -32,8 +32,9 @@ class SparseDense(SparseLayer):
 
     Args:
         units: number of output units.
-        activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
-            activity_regularizer, bias_constraint: as in ``Dense``. Fans are counted in connections.
+        activation, use_bias, kernel_initializer, bias_initializer: as in ``Dense``. Fans are counted in
+            connections.
+        kernel_regularizer, bias_regularizer, activity_regularizer, bias_constraint: as in ``Dense``.
         kernel_constraint: one that looks at each value alone, such as ``NonNeg``.
         density: share of the connections that exist, in (0, 1], uniform over all positions together.
         epsilon: instead of it, Erdos-Renyi's: epsilon * (in + units) connections, at most all (thesis 3, eq.
