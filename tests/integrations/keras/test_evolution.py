@@ -304,6 +304,19 @@ def test_a_stream_of_unknown_length():
         evolution.on_train_begin()
 
 
+class ByName(keras.optimizers.SGD):
+    """Keeps its slots where nobody would look."""
+
+    def build(self, variables):
+        super().build(variables)
+        self.kept = {v.path: self.add_variable_from_reference(v, name="kept") for v in variables}
+
+
+def test_an_optimizer_whose_slots_cannot_be_found_is_told():
+    with pytest.raises(InputError, match=r"ByName keeps 'sequential.*_kept' in no list that lines up"):
+        fit(network(ByName(0.1)), Evolution())
+
+
 AVERAGES = [(lambda: keras.optimizers.SGD(0.01, use_ema=True), "_average")]
 if "ScheduleFreeAdamW" in OPTIMIZERS:
     AVERAGES.append((OPTIMIZERS["ScheduleFreeAdamW"], "_momentum"))

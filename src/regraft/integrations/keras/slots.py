@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from regraft.errors import InputError
 from regraft.evolve.optimizer_state import FRESH
-from regraft.integrations.keras.required import keras
 
 # lists of an optimizer's variables that are not one for each trained variable
 OTHER_LISTS = ("_variables", "_trainable_variables")
@@ -27,20 +27,31 @@ def slots_of(optimizer: Any, variable: Any) -> dict[str, Any]:
     """The optimizer's variables that hold one number for each of ``variable``'s, by how they start.
 
     An optimizer keeps them in lists that line up with the variables that it trains. The name of a slot says
-    what a new entry begins with: ``"average..."`` with the variable's own value, ``"accumulator..."`` with
-    the optimizer's ``initial_accumulator_value``, any other with zero.
+    what a new entry begins with: ``"average/0"`` with the variable's own value, ``"accumulator/0"`` with the
+    optimizer's ``initial_accumulator_value``, any other with zero.
+
+    Raises:
+        InputError: an optimizer that keeps such numbers elsewhere.
     """
     found: dict[str, Any] = {}
+    claimed: set[int] = set()
     for part in inner_optimizers(optimizer):
         trained = getattr(part, "_trainable_variables", ())
         place = next((i for i, v in enumerate(trained) if v is variable), None)
-        if place is None:
-            continue
         for name, slots in vars(part).items():
-            aligned = isinstance(slots, list) and len(slots) == len(trained) and name not in OTHER_LISTS
-            slot = slots[place] if aligned else None
-            if isinstance(slot, keras.Variable) and tuple(slot.shape) == tuple(variable.shape):
+            if not isinstance(slots, list) or len(slots) != len(trained) or name in OTHER_LISTS:
+                continue
+            claimed |= {id(slot) for slot in slots}
+            slot = None if place is None else slots[place]
+            if hasattr(slot, "assign") and tuple(slot.shape) == tuple(variable.shape):
                 found[f"{_start(part, name)}/{len(found)}"] = slot
+    for other in optimizer.variables:
+        if id(other) not in claimed and tuple(other.shape) == tuple(variable.shape):
+            raise InputError(
+                f"the optimizer {type(optimizer).__name__} keeps '{other.name}' in no list that lines up "
+                "with the variables that it trains, so it cannot follow when connections move: keep a list "
+                "of such variables, as keras.optimizers.Optimizer shows, or take an optimizer of Keras's own"
+            )
     return found
 
 
