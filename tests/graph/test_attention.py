@@ -196,3 +196,32 @@ def test_parts_of_a_parameter_are_not_taken_for_numbers() -> None:
 
     with pytest.raises(InputError, match="part of a parameter"):
         trace(Sliced(), (5, 4))
+
+
+def test_heads_that_are_the_networks_output_cannot_move() -> None:
+    graph = trace(_Attending(F.scaled_dot_product_attention), (5, 6))
+    assert graph.free == ()
+    assert "heads" in str(graph["q"].fixed)
+
+
+def test_heads_that_are_added_to_the_stream_tie_all_attentions_together() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.head = nn.Linear(6, 8), nn.Linear(8, 3)
+            self.layers = nn.ModuleList(nn.ModuleList(nn.Linear(8, 8) for _ in range(3)) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.embed(x)
+            for layers in self.layers:
+                q, k, v = (layer(y).unflatten(2, (2, 4)).transpose(1, 2) for layer in layers)
+                y = y + F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+            return self.head(y)
+
+    model = Tied().double().eval()
+    graph, x = trace(model, (5, 6)), torch.randn(3, 5, 6, dtype=torch.float64)
+    assert [len(bundle) for bundle in graph.bundles] == [
+        3
+    ]  # the stream, and what the heads of two layers ask
+    turned = take(model, graph, permutations(graph, 4))
+    torch.testing.assert_close(turned(x), model(x))
