@@ -42,7 +42,7 @@ def slots_of(optimizer: Any, variable: Any) -> dict[str, Any]:
             if not isinstance(slots, list) or len(slots) != len(trained) or name in OTHER_LISTS:
                 continue
             claimed |= {id(slot) for slot in slots}
-            slot = None if place is None else slots[place]
+            slot: Any = None if place is None else slots[place]
             if hasattr(slot, "assign") and tuple(slot.shape) == tuple(variable.shape):
                 found[f"{_start(part, name)}/{len(found)}"] = slot
     for other in optimizer.variables:
