@@ -78,7 +78,7 @@ $(RELEASE)/.tools: release/requirements.txt
 $(LOWEST)/.test: pyproject.toml release/lowest.txt
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet -c release/lowest.txt torch
-	$(LOWEST)/bin/python -m pip install --quiet -c release/lowest.txt -e . pytest pytest-xdist hypothesis
+	$(LOWEST)/bin/python -m pip install --quiet -c release/lowest.txt -e '.[report,images]' pytest pytest-xdist hypothesis
 	@touch $@
 
 $(FLOWER)/.test: pyproject.toml constraints.txt constraints-flower.txt
