@@ -26,7 +26,7 @@ from regraft.federated import (
 from regraft.federated.gossip import Gossip, gossip
 
 
-def samples(where: torch.device, n: int = 6) -> Split:
+def samples(where: torch.device, n: int = 3) -> Split:
     x, y = (torch.cat(t) for t in zip(*batches(where, n), strict=True))
     return Split(x, y)
 
@@ -46,11 +46,11 @@ def test_rounds(device: torch.device, name: str, tmp_path: Path) -> None:
     """The model stays where it was; samples may lie there or on the CPU."""
 
     def run(where: torch.device) -> Any:
-        parts = partitioned(samples(CPU if name == "average" else where), IID(), 4, seeded())
-        local = Local(batch_size=10, lr=0.1, unit_score="activity" if name == "neurons" else None)
+        parts = partitioned(samples(CPU if name == "average" else where), IID(), 3, seeded())
+        local = Local(batch_size=15, lr=0.1, unit_score="activity" if name == "neurons" else None)
         federation = Federation(STRATEGIES[name], local, rounds=2)
         folder = tmp_path / where.type
-        after = federate(mlp(where), parts, federation, test=samples(where, 2), folder=folder)
+        after = federate(mlp(where), parts, federation, test=samples(where, 1), folder=folder)
         again = federate(mlp(where), parts, federation, folder=folder, resume=True)
         assert on([after.model, again.model], where)
         return after.model, again.model, [row["test_accuracy"] for row in after.history]
@@ -76,7 +76,7 @@ def test_gossip(device: torch.device, align: str | None) -> None:
     def run(where: torch.device) -> Any:
         parts = partitioned(samples(where), IID(), 3, seeded())
         done = gossip(
-            mlp(where), parts, Local(batch_size=10, lr=0.1), 2, Gossip(align=align), test=samples(where, 2)
+            mlp(where), parts, Local(batch_size=20, lr=0.1), 1, Gossip(align=align), test=samples(where, 2)
         )
         assert on([*done.models, done.mean], where)
         return done.models, done.mean, [row.consensus for row in done.rounds]

@@ -47,9 +47,9 @@ def test_batches_of_the_cpu_and_networks_with_convolutions(device: torch.device)
 
 def test_a_data_set_on_the_cpu(device: torch.device) -> None:
     def run(where: torch.device) -> Any:
-        digits = data.load("digits", per_class=10)
+        digits = data.load("digits", per_class=4)
         networks = [
-            models.build("mlp:64-16-10", generator=torch.Generator().manual_seed(seed)).to(where)
+            models.build("mlp:64-6-10", generator=torch.Generator().manual_seed(seed)).to(where)
             for seed in range(2)
         ]
         student, greedy = merge(networks, digits, **QUICK), merge_greedily(networks, digits, **GREEDY)
@@ -72,7 +72,7 @@ def test_the_greedy_strategy(device: torch.device, start: Any) -> None:
 
 def test_a_tournament(device: torch.device) -> None:
     def run(where: torch.device) -> Any:
-        networks = [trained(where, seed) for seed in range(4)]
+        networks = [trained(where, seed) for seed in range(3)]
         return tournament(networks, lambda some, match: merge(some, batches(where), **QUICK).model).winner
 
     assert on(same(run, device), device)
