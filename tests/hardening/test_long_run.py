@@ -12,7 +12,7 @@ import pytest
 import torch
 
 BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
-UPDATES = 10
+UPDATES = 30
 
 
 def load() -> ModuleType:
