@@ -14,10 +14,13 @@ from torch import Tensor, nn
 
 import regraft
 from regraft import checkpoint, models, positions, sparsify
+from regraft.cli.dataset import choose_data
+from regraft.cli.ticket import Compared
 from regraft.data import Data, Split
 from regraft.errors import RegraftError
 from regraft.federated import state as federation
 from regraft.files import Header, NetworkFile, read_network, write_network
+from regraft.merging import Merger
 from regraft.prune import rounds
 from regraft.scores import learned
 from regraft.scores.regressors import Regressor
@@ -292,6 +295,43 @@ def _federation(data: bytes, folder: Path) -> None:
     require(state.round == len(state.history), "the round is not the history's")
 
 
+@functools.cache
+def _mergers() -> tuple[bytes, ...]:
+    with tempfile.TemporaryDirectory() as folder:
+        merger = Merger(generator=_generator())
+        for seed in (0, 1):
+            merger.add(_model("mlp:4-5-3", 0.5, seed))
+        merger.save(Path(folder, "m"))
+        return (Path(folder, "m").read_bytes(),)
+
+
+def _merger(data: bytes, folder: Path) -> None:
+    merger = Merger.load(_placed(data, folder))
+    require(len(merger) > 0, "a merger of nothing")
+    merger.write(folder / "out")
+    _check_tensors(*read_network(folder / "out"))
+
+
+def _origin(data: bytes, folder: Path) -> None:
+    """What commands ask a file about where it comes from."""
+    path = _placed(data, folder)
+    found = Compared.read(path)
+    require(isinstance(found._drawn(), dict | None), "odd options")
+    dataset = choose_data(None, {}, found.header, path)
+    require(isinstance(dataset.name, str) and isinstance(dataset.seed, int), "an odd data set")
+    require(isinstance(dataset.per_class, int | None), "an odd number of samples")
+
+
+@functools.cache
+def _origins() -> tuple[bytes, ...]:
+    drawn = {"made_by": "regraft prune", "options": {"seed": 1, "init": ["he"], "control": None}}
+    data = {"name": "digits", "classes": ["0", "1"], "per_class": 5, "test_per_class": None, "seed": 0}
+    model = _model("mlp:6-8-3", 0.3)
+    return _saved(model, data=data, **drawn), _saved(
+        model, data=data, parents=[{"file": "x", "provenance": drawn}]
+    )
+
+
 def _of(seeds: Callable[[], tuple[bytes, ...]], key: str) -> Callable[[random.Random], bytes]:
     return lambda rng: containers.changed(rng, seeds(), key)
 
@@ -307,6 +347,8 @@ TARGETS = (
     Target("network-built", GROUP, 50_000, _networks, _built),
     Target("network-into", GROUP, 30_000, _with_number(4), _into),
     Target("network-merged", GROUP, 10_000, _with_number(2), _merged),
+    Target("merger", GROUP, 10_000, _of(_mergers, "regraft"), _merger),
+    Target("origin", GROUP, 10_000, _of(_origins, "regraft"), _origin),
     Target("inspect", GROUP, 5_000, _networks, _shown),
     Target("checkpoint", GROUP, 60_000, _of(lambda: _training()[0], checkpoint.TRAINING), _checkpoint),
     Target("checkpoint-resumed", GROUP, 20_000, _of(lambda: _training()[0], checkpoint.TRAINING), _resumed),

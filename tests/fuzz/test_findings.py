@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.fuzz.containers import join, split
-from benchmarks.fuzz.networks import CONFIG, _rounds, _scores, _training, corpus
+from benchmarks.fuzz.networks import CONFIG, _mergers, _rounds, _scores, _training, corpus
 from benchmarks.fuzz.studies import RESULT, _exports
 
 import regraft
@@ -23,6 +23,7 @@ from regraft import SparseWeight, checkpoint, models
 from regraft.cli import main
 from regraft.cli.distance import parse_image
 from regraft.cli.prune_job import keep_options
+from regraft.cli.ticket import Compared
 from regraft.container import parse_json
 from regraft.data import folder as images
 from regraft.data.idx import read_idx
@@ -33,6 +34,7 @@ from regraft.export.numpy_runtime import Network
 from regraft.files import Header, write_network
 from regraft.kernels import rewiring
 from regraft.layers import SparseConv2d, SparseLinear
+from regraft.merging import Merger
 from regraft.prune import rounds
 from regraft.scores import learned
 from regraft.studies import folder as folders
@@ -137,6 +139,37 @@ class TestHeaders:
             rounds.Saved(tmp_path, CONFIG, (torch.Generator(), None)).load(
                 models.build("mlp:4-5-3"), rewinds=True
             )
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"weights": ["average"]},
+            {"parents": [[1], [2]]},
+            {"parents": [{"weight": "1"}, {}]},
+            {"layers": [1]},
+            {"layers": [{"shape": [2**40, "aaa"]}]},
+        ],
+    )
+    def test_mergers_of_another_form(self, tmp_path, change):
+        data = with_header(_mergers()[0], "regraft", lambda h: h["provenance"]["merger"].update(change))
+        (tmp_path / "m").write_bytes(data)
+        with pytest.raises(RegraftError, match=r"malformed|has no name here"):
+            Merger.load(tmp_path / "m")
+
+    def test_a_dense_part_of_a_merger_that_has_positions(self, tmp_path):
+        def dense(header):
+            for layer in header["provenance"]["merger"]["layers"]:
+                layer["sparse"] = False
+
+        (tmp_path / "m").write_bytes(with_header(_mergers()[0], "regraft", dense))
+        with pytest.raises(FileError, match="is dense, but has positions"):
+            Merger.load(tmp_path / "m")
+
+    @pytest.mark.parametrize("parents", [{}, {"a": 1}, 7, [7], [[]], [{"provenance": 7}]])
+    def test_parents_of_another_form(self, tmp_path, parents):
+        data = with_header(corpus()[0], "regraft", lambda h: h["provenance"].update(parents=parents))
+        (tmp_path / "n").write_bytes(data)
+        assert Compared.read(tmp_path / "n").initial is None
 
     def test_json_that_is_nested_without_end(self, tmp_path):
         (tmp_path / "s").write_bytes(with_header(_scores()[0], learned.KEY, lambda h: DEEP))

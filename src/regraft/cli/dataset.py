@@ -48,6 +48,8 @@ class Dataset:
         try:
             made = cls(**choices)
             classes = None if made.classes is None else tuple(str(c) for c in made.classes)
+            if not all(n is None or type(n) is int for n in (made.per_class, made.test_per_class)):
+                return None
             return cls(str(made.name), classes, made.per_class, made.test_per_class, int(made.seed))
         except (TypeError, ValueError):
             return None

@@ -80,7 +80,7 @@ class Compared:
     def _drawn(self) -> dict[str, Any] | None:
         """The options of the ``regraft prune`` that drew the network's values, without scores as weights."""
         found: Any = self.header.provenance
-        while isinstance(found, dict) and found.get("parents"):
+        while isinstance(found, dict) and isinstance(found.get("parents"), list) and found["parents"]:
             parent = found["parents"][0]
             found = parent.get("provenance") if isinstance(parent, dict) else None
         if not isinstance(found, dict) or found.get("made_by") != "regraft prune":

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from regraft.merging.combine import Combine, Rule
 from regraft.merging.fill import fill
 from regraft.merging.keep import Density, Scope, budgets, check_scope, resparsified, value_score
 from regraft.merging.networks import (
+    Kind,
     Layer,
     Network,
     Part,
@@ -329,15 +330,20 @@ class Merger:
         made = cls(rules[0], rules[1], over=str(state.get("over")))
         try:
             made._restore(state, header, tensors)
-        except (KeyError, TypeError, ValueError, InputError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, InputError) as error:
             raise container.corrupt(Path(path), f"the merger's state is malformed: {error}") from None
         return made
 
     def _restore(self, state: dict[str, Any], header: Header, tensors: dict[str, Tensor]) -> None:
         self._recipe = replace(self._recipe, seed=int(state["seed"]))
         self._parents = list(state["parents"])
+        weights = [parent.get("weight", 1) for parent in self._parents]
+        if not all(type(weight) is int and weight > 0 for weight in weights):
+            raise ValueError(f"the weights {weights}")
         parts = {}
         for raw in state["layers"]:
+            if not container.is_shape(raw["shape"]) or raw["kind"] not in get_args(Kind):
+                raise ValueError(f"the layer {raw}")
             layer = Layer(**raw | {
                 "dtype": container.DTYPES[raw["dtype"]], "shape": tuple(raw["shape"]),
                 "stored": tuple(int(n) for n in raw["stored"]),
@@ -346,10 +352,14 @@ class Merger:
             index, total = tensors.get(f"{layer.name}/index"), tensors[f"{layer.name}/total"]
             count = tensors[f"{layer.name}/count"]
             if index is not None:
+                if layer.sparse is not True:
+                    raise ValueError(f"'{layer.name}' is dense, but has positions")
                 index = positions.check(index, layer.size, name=layer.name)
             entries = layer.size if index is None else index.numel()
             counts = 0 if layer.kind == "first" else entries
-            if total.shape != (entries,) or count.shape != (counts,) or len(layer.stored) != len(self):
+            types = layer.kind == "first" or (total.dtype, count.dtype) == (torch.float64, torch.int32)
+            stored = len(layer.stored) == len(self) > 0
+            if not types or not stored or total.shape != (entries,) or count.shape != (counts,):
                 raise ValueError(f"'{layer.name}' has the wrong number of entries")
             self._folded[layer.name] = _Folded(index, total, count)
             parts[layer.name] = Part(
@@ -377,9 +387,9 @@ def _widened(before: _Folded | None, index: Tensor | None, size: int) -> _Folded
 def _rule(saved: object, given: Rule | None, kind: str) -> Rule:
     if given is not None:
         return given
-    if saved not in combine.RULES:
+    if not isinstance(saved, str) or saved not in combine.RULES:
         raise InputError(
             f"the merger was saved with the {kind} rule '{saved}', which has no name here: pass it as "
             f"Merger.load(path, {kind}=...)"
         )
-    return combine.RULES[str(saved)]
+    return combine.RULES[saved]
