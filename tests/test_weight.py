@@ -197,3 +197,59 @@ def test_copies_are_equal_and_independent(copier):
     assert w.nnz == 9
     assert type(twin) is SparseWeight
     assert twin.shape == w.shape
+
+
+def test_torch_functions_see_the_dense_weight():
+    w, x, b = random_weight((4, 6), 9), torch.randn(5, 6), torch.randn(4)
+    expected = x @ w.dense().T + b
+    torch.testing.assert_close(torch.nn.functional.linear(x, w, b), expected)
+    torch.testing.assert_close(torch.nn.functional.linear(x, weight=w, bias=b), expected)
+    assert torch.equal(w(), w.dense())
+
+
+def test_other_values_at_the_same_positions():
+    w = random_weight((4, 6), 9)
+    assert torch.equal(w.dense(2 * w.values), 2 * w.dense())
+
+
+@pytest.mark.parametrize(
+    ("index", "values", "message"),
+    [
+        ([0, 1], torch.ones(2), "index is a list, but must be a tensor of integer positions"),
+        (torch.tensor([0, 1]), [1.0, 2.0], "values are a list, but must be a floating point tensor"),
+    ],
+)
+def test_lists_are_refused_with_a_sentence(index, values, message):
+    with pytest.raises(InputError, match=message):
+        SparseWeight((2, 2), index, values)
+
+
+def test_more_values_than_positions_are_refused():
+    with pytest.raises(MismatchError, match="one value is needed for each"):
+        SparseWeight((2, 2), torch.tensor([0]), torch.ones(2))
+
+
+def test_positions_for_from_dense_are_checked():
+    with pytest.raises(InputError, match="strictly increasing"):
+        SparseWeight.from_dense(torch.eye(3), torch.tensor([4, 0]))
+
+
+def test_rows_columns_and_units_of_a_weight_with_one_input():
+    w = SparseWeight((3, 1), torch.tensor([0, 2]), torch.ones(2))
+    assert w.rows().tolist() == [0, 2]
+    assert w.columns().tolist() == w.input_units().tolist() == [0, 0]
+    kernel = SparseWeight((2, 2, 1, 1), torch.tensor([0, 3]), torch.ones(2))
+    assert kernel.input_units().tolist() == [0, 1]
+
+
+def test_changes_of_topology_need_no_gradient():
+    w = random_weight((4, 6), 2)
+    new = torch.ones(3, requires_grad=True)
+    w.replace(torch.tensor([0, 1, 2]), new)
+    assert w.values.is_leaf
+    assert w.values.requires_grad
+    w.rewire(torch.tensor([0, 1, 5]), torch.ones(1, requires_grad=True))
+    assert w.values.is_leaf
+    w.dense().sum().backward()
+    assert w.values.grad is not None
+    assert new.grad is None

@@ -154,3 +154,38 @@ def test_rewire_takes_positions_from_any_integer_type():
     assert w.index.dtype == torch.int64
     assert w.values.dtype == torch.float32
     assert w.values.tolist() == [3.0, 2.0]
+
+
+def small(index, values):
+    return SparseWeight((3, 4), torch.tensor(index), torch.tensor(values))
+
+
+def test_a_state_of_other_positions_of_the_same_number_empties_the_cache():
+    target, source = (
+        small([0, 5, 11], [1.0, 2.0, 3.0]),
+        small([1, 5, 8], [4.0, 5.0, 6.0]),
+    )
+    target.cache["plan"] = "of other positions"
+    target.load_state_dict(source.state_dict())
+    assert target.cache == {}
+    assert torch.equal(target.dense(), source.dense())
+
+
+def test_a_state_of_the_same_positions_keeps_the_cache():
+    """Plans are of positions alone, and a training that resumes each round loads the same ones again."""
+    target, source = (
+        small([0, 5, 11], [1.0, 2.0, 3.0]),
+        small([0, 5, 11], [4.0, 5.0, 6.0]),
+    )
+    target.cache["plan"] = "of these positions"
+    target.load_state_dict(source.state_dict())
+    assert target.cache == {"plan": "of these positions"}
+    assert torch.equal(target.dense(), source.dense())
+
+
+def test_a_state_on_the_meta_device_is_taken_over_by_its_shape():
+    with torch.device("meta"):
+        target = SparseWeight((3, 4), torch.tensor([0, 1, 2]), torch.zeros(3))
+    source = small([0, 5, 11], [1.0, 2.0, 3.0])
+    target.load_state_dict(source.state_dict(), assign=True)
+    assert torch.equal(target.dense(), source.dense())

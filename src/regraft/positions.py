@@ -33,6 +33,8 @@ def check(index: Tensor, size: int, name: str = "index") -> Tensor:
     Raises:
         InputError: not a vector of integers, unsorted, duplicated, or out of range.
     """
+    if not isinstance(index, Tensor):  # users bring lists and arrays
+        raise InputError(f"{name} is a {type(index).__name__}, but must be a tensor of integer positions")
     if index.ndim != 1 or index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
         raise InputError(
             f"{name} has shape {tuple(index.shape)} and type {index.dtype}, "

@@ -224,6 +224,8 @@ def _forget_length(values: nn.Parameter) -> None:
 
 
 def _check_values(values: Tensor, index: Tensor) -> None:
+    if not isinstance(values, Tensor):  # users bring lists and arrays
+        raise InputError(f"values are a {type(values).__name__}, but must be a floating point tensor")
     if not values.is_floating_point():
         raise InputError(f"values are of type {values.dtype}, but must be floating point")
     if values.shape != index.shape:
