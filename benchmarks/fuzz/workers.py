@@ -102,7 +102,10 @@ def _try_batch(batch: Batch, target: Target, seed: int, seconds: float, folder: 
     return report
 
 
-def _work(pipe: Connection, at: Any, targets: Mapping[str, Target], seed: int, seconds: float) -> None:
+def _work(
+    pipe: Connection, theirs: Connection, at: Any, targets: Mapping[str, Target], seed: int, seconds: float
+) -> None:
+    theirs.close()  # so that the pipe ends with the parent, and this process with it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     quiet()
@@ -131,7 +134,7 @@ class _Worker:
         self.at: Any = context.Value(ctypes.c_longlong, -1, lock=False)
         self.pipe, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(
-            target=_work, args=(theirs, self.at, targets, seed, seconds), daemon=True
+            target=_work, args=(theirs, self.pipe, self.at, targets, seed, seconds), daemon=True
         )
         self.process.start()
         theirs.close()
