@@ -2,19 +2,21 @@
 # make test   everything CI runs: style, types, import direction, tests, docs
 # make wheel  the sdist and a wheel for any Linux, built, looked into, and installed in an empty environment
 # make lowest the tests with the oldest versions of the dependencies that pyproject.toml allows
+# make audit  known vulnerabilities of the pinned packages; needs the network, run before each release
 # make flower the tests that need Flower, whose requirements exclude those of the other tests: a venv of its own
 PYTHON ?= python3
 VENV   ?= .venv
 FLOWER ?= .venv-flower
 RELEASE ?= .venv-release
 LOWEST ?= .venv-lowest
+AUDIT  ?= .venv-audit
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet -c constraints.txt
 WORKERS ?= 2
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint types imports unit docs coverage flower lowest wheel clean
+.PHONY: demo test lint types imports unit docs coverage flower lowest wheel audit clean
 
 demo: $(VENV)/.demo
 	$(BIN)/regraft demo --out runs/demo
@@ -46,6 +48,12 @@ flower: $(FLOWER)/.test
 lowest: $(LOWEST)/.test
 	$(LOWEST)/bin/python -m pytest tests -m "not slow" -n $(WORKERS) --dist loadfile \
 	  --ignore tests/integrations --ignore tests/report --ignore tests/release --ignore tests/test_docs.py
+
+# a package that is skipped is no package without vulnerabilities: --strict
+audit:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet pip-audit
+	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 wheel: $(RELEASE)/.tools
 	release/build.sh $(RELEASE)
