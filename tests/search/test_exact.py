@@ -188,7 +188,7 @@ def test_bad_input_ends_in_one_sentence(call: object, error: type[Exception], wo
 def test_the_walk_in_torch_keeps_a_product_that_two_tiles_round_differently(
     metric: Metric, seeds: tuple[int, ...]
 ) -> None:
-    """The k-th best of the first tile was missed where the larger tile around it gave it a smaller last bit."""
+    """The k-th best of the first tile was missed where the larger tile around it gave a smaller last bit."""
     for seed in seeds:
         g = torch.Generator().manual_seed(seed)
         rows, columns = torch.randn(12, 60, generator=g), torch.randn(8, 60, generator=g)
