@@ -28,7 +28,8 @@ if TYPE_CHECKING:
         densify,
         sparsify,
     )
-    from regraft.merging import ActivationMatching, Merger, WeightMatching, merge, merge_files, resparsify
+    from regraft.merging import ActivationMatching, Merger, WeightMatching, merge, merge_files
+    from regraft.merging.resparsify import resparsify  # a module has the function's name
     from regraft.schedules import (
         Constant,
         Cosine,
