@@ -257,3 +257,34 @@ def test_density_out_of_range(kind: type[Globally] | type[PerLayer], density: fl
 def test_negative_floor(kind: type[Globally] | type[PerLayer]) -> None:
     with pytest.raises(InputError, match="floor is -1"):
         kind(0.5, floor=-1)
+
+
+@pytest.mark.parametrize("k", [-1, 4])
+def test_a_global_budget_out_of_range(k: int) -> None:
+    with pytest.raises(InputError, match=f"cannot keep {k} entries in all: 3 have a score above -inf"):
+        globally({"a": torch.tensor([1.0, 2.0, 3.0, -torch.inf])}, k)
+
+
+def test_a_negative_floor_is_refused_here_too() -> None:
+    with pytest.raises(InputError, match="floor"):
+        globally({"a": torch.ones(3)}, 2, floor=-1)
+
+
+def test_one_number_is_no_vector_of_scores() -> None:
+    with pytest.raises(InputError, match="shape"):
+        top(torch.tensor(1.0), 0)
+
+
+@pytest.mark.parametrize("kind", [Globally, PerLayer])
+def test_sizes_of_other_layers(kind: type[Globally] | type[PerLayer]) -> None:
+    with pytest.raises(MismatchError, match="sizes"):
+        kind(0.5)({"a": torch.ones(4)}, {"a": 4, "b": 4})
+
+
+@pytest.mark.parametrize("kind", [Globally, PerLayer])
+def test_layers_may_die_without_a_floor(kind: type[Globally] | type[PerLayer]) -> None:
+    assert lists(kind(0.1)({"a": torch.ones(4)}, {"a": 4})) == {"a": []}
+
+
+def test_scores_that_train_are_ranked() -> None:
+    assert top(torch.tensor([1.0, 3.0, 2.0], requires_grad=True), 1).tolist() == [1]
