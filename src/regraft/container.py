@@ -332,7 +332,7 @@ def read_table(file: IO[bytes], path: PathLike) -> tuple[dict[str, Entry], dict[
     if not isinstance(table, dict):
         raise corrupt(path, "its header is not valid JSON")
     metadata = table.pop("__metadata__", None)
-    if not all(_is_text(name) for name in table):
+    if not all(is_text(name) for name in table):
         raise corrupt(path, "the name of a tensor holds half characters")
     entries = {name: _entry(path, name, raw, 8 + length) for name, raw in table.items()}
     _check_coverage(path, entries, 8 + length, total)
@@ -380,7 +380,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
     """Whether UTF-8 can hold it: JSON may write half a character."""
     try:
         return bool(name.isascii() or name.encode())

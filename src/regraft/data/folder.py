@@ -129,18 +129,43 @@ def _channels(paths: list[Path]) -> int:
 def _header(path: Path) -> tuple[tuple[int, int], str]:
     from PIL import Image
 
-    with reading(path, "an image"), Image.open(path) as image:
-        mode = image.mode
-        if mode not in _GREY and mode not in _COLOUR:
-            raise FileError(f"'{path}' has pixels of mode {mode!r}: expected 8- or 16-bit grey, or colour")
-        # a few bytes may promise any number of pixels
-        if image.height * image.width > FREE_PIXELS + FACTOR * path.stat().st_size:
-            raise FileError(
-                f"'{path}' is {image.height} x {image.width} pixels in {path.stat().st_size:,} bytes, "
-                "which no picture is: it is damaged, or made to fill the memory"
-            )
-        return (image.height, image.width), mode
+    with reading(path, "an image"):
+        _check_pixels(path, *_webp_size(path))  # whose decoder makes room when it is opened
+        with Image.open(path) as image:
+            mode = image.mode
+            if mode not in _GREY and mode not in _COLOUR:
+                raise FileError(
+                    f"'{path}' has pixels of mode {mode!r}: expected 8- or 16-bit grey, or colour"
+                )
+            _check_pixels(path, image.height, image.width)
+            return (image.height, image.width), mode
     raise AssertionError  # pragma: no cover
+
+
+def _check_pixels(path: Path, height: int, width: int) -> None:
+    """A few bytes may promise any number of pixels."""
+    if height * width > FREE_PIXELS + FACTOR * path.stat().st_size:
+        raise FileError(
+            f"'{path}' is {height} x {width} pixels in {path.stat().st_size:,} bytes, "
+            "which no picture is: it is damaged, or made to fill the memory"
+        )
+
+
+def _webp_size(path: Path) -> tuple[int, int]:
+    """Height and width in the header of a WebP file (RFC 9649, section 2); (0, 0) of any other file."""
+    with path.open("rb") as file:
+        head = file.read(30)
+    if len(head) < 30 or head[:4] != b"RIFF" or head[8:12] != b"WEBP":
+        return 0, 0
+    kind = head[12:16]
+    if kind == b"VP8X":
+        width, height = (int.from_bytes(head[at : at + 3], "little") + 1 for at in (24, 27))
+    elif kind == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    else:
+        width, height = (int.from_bytes(head[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    return height, width
 
 
 def _decode(

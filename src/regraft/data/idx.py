@@ -7,8 +7,8 @@ import math
 import os
 import struct
 import zlib
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,11 +39,11 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
         with path.open("rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
+            length = os.fstat(raw.fileno()).st_size
             if packed:
-                most = most_unpacked(os.fstat(raw.fileno()).st_size)
                 with gzip.GzipFile(fileobj=raw) as stream:
-                    return _parse(stream, path, ndim, most)
-            return _parse(raw, path, ndim)
+                    return _parse(stream, path, ndim, most_unpacked(length))
+            return _parse(raw, path, ndim, length)
     except FileNotFoundError as error:
         raise FileError(f"there is no file '{path}': expected an idx file") from error
     except FileError:
@@ -54,9 +54,7 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
         ) from error
 
 
-def _parse(
-    stream: BinaryIO | gzip.GzipFile, path: Path, ndim: int, most: float = math.inf
-) -> NDArray[np.uint8]:
+def _parse(stream: BufferedIOBase, path: Path, ndim: int, most: int) -> NDArray[np.uint8]:
     header = stream.read(4 + 4 * ndim)
     expected = _UBYTE << 8 | ndim
     if len(header) >= 4 and header[:4] != bytes([0, 0, _UBYTE, ndim]):
@@ -69,19 +67,19 @@ def _parse(
         raise FileError(f"'{path}' ends within its header of {4 + 4 * ndim} bytes: fetch it again")
     shape = struct.unpack(f">{ndim}I", header[4:])
     size = math.prod(shape)
-    body = bytearray()
-    # in pieces: a corrupt header may promise more bytes than there is memory
-    while len(body) <= min(size, most) and (piece := stream.read(min(_CHUNK, size + 1 - len(body)))):
-        body += piece
-    if len(body) > most:
+    # as much as may come, and in pieces: a corrupt header may promise more bytes than there is memory
+    body, filled = np.empty(min(size, most) + 1, dtype=np.uint8), 0
+    while filled < len(body) and (more := stream.readinto(body.data[filled : filled + _CHUNK])):
+        filled += more
+    if filled > most:
         raise FileError(
             f"'{path}' unpacks to more than {most:,} bytes, a hundred times its length: unpack it yourself "
             "if you trust it"
         )
-    if len(body) != size:
-        found = f"only {len(body)}" if len(body) < size else "more"
+    if filled != size:
+        found = f"only {filled}" if filled < size else "more"
         raise FileError(f"'{path}' promises {size} bytes of shape {shape}, but holds {found}: fetch it again")
-    return np.frombuffer(body, dtype=np.uint8).reshape(shape)
+    return body[:size].reshape(shape)
 
 
 def idx_bytes(array: NDArray[np.uint8]) -> bytes:

@@ -31,8 +31,16 @@ def read_pickle(path: Path) -> dict[str, Any]:
         value = _Reader(io.BytesIO(path.read_bytes()), path).load()
         if not isinstance(value, dict):
             raise FileError(f"'{path}' holds a {type(value).__name__}: a CIFAR file holds a dictionary")
-        return {_text(k): v.array() if isinstance(v, _Array) else v for k, v in value.items()}
+        return {_text(k): _plain(v) for k, v in value.items()}
     raise AssertionError  # pragma: no cover
+
+
+def _plain(value: object) -> Any:
+    """A value that is no stand-in of ours, nor a list of such."""
+    inside = value if isinstance(value, list | tuple) else ()
+    if isinstance(value, _Dtype | _Call) or any(isinstance(v, _Dtype | _Call | _Array) for v in inside):
+        raise pickle.UnpicklingError("a function or a type in the place of data")
+    return value.array() if isinstance(value, _Array) else value
 
 
 def _text(value: object) -> str:

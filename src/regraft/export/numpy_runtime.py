@@ -43,7 +43,8 @@ class Network:
             try:
                 self._read(_Arrays(file))
             except Exception as error:  # the readers of zip and JSON raise almost anything on corrupt bytes
-                reason = " ".join(str(error).split())[:300] or type(error).__name__
+                told = "".join(c if c.isprintable() else " " for c in str(error))  # the file may say anything
+                reason = " ".join(told.split())[:300] or type(error).__name__
                 raise ValueError(f"'{path}' is not a network that this runtime can read: {reason}") from error
         last = {i: n for n, step in enumerate(self.steps) for i in step.inputs}
         self._free = [[i for i, n in last.items() if n == at] for at in range(len(self.steps))]

@@ -109,6 +109,8 @@ def load(folder: str | os.PathLike[str], model: nn.Module, config: Mapping[str, 
     if not isinstance(told, dict) or not isinstance(told.get("history"), list):
         raise FileError(f"'{files[-1]}' is not the state of a federation")
     was = told.get("config", {})
+    if not isinstance(was, dict):
+        raise FileError(f"'{files[-1]}' is not the state of a federation: its options are damaged")
     for option in (*config, *was):
         if was.get(option) != config.get(option):
             raise MismatchError(

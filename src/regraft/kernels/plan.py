@@ -115,6 +115,9 @@ def build(index: Tensor, rows: int, cols: int) -> Plan:
         raise InputError(
             f"a [{rows}, {cols}] matrix with {nnz} values is beyond the compiled kernels (int32)"
         )
+    flat = index
+    if index.dtype != torch.int64 or index.ndim != 1:  # compiled code reads 64-bit numbers
+        flat = positions.check(index, rows * cols)
     here = index.device.type == "cpu"
     panels = _panels(rows, cols, nnz) if here else 1
     sizes = ((rows + 1, torch.int64), (nnz, torch.int32), (panels * cols + 1, torch.int64)) + (
@@ -122,12 +125,12 @@ def build(index: Tensor, rows: int, cols: int) -> Plan:
     ) * 2
     parts = tuple(torch.empty(n, dtype=dtype, device=index.device) for n, dtype in sizes)
     if native.available() and here:
-        flat = index.contiguous()
+        flat = flat.contiguous()
         to = [t.data_ptr() for t in parts]
         if not native.module().plan(flat.data_ptr(), nnz, rows, cols, panels, *to):
             _refuse(index, rows * cols)
     else:
-        _build_in_torch(positions.check(index, rows * cols), rows, cols, panels, parts)
+        _build_in_torch(positions.check(flat, rows * cols), rows, cols, panels, parts)
     at = tuple(t.data_ptr() for t in parts) if here else ()
     return Plan(rows, cols, nnz, panels, index, index._version, parts, at)
 

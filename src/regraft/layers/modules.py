@@ -27,6 +27,8 @@ class SparseLayer(nn.Module):
             raise MismatchError(
                 f"bias has shape {tuple(bias.shape)}, but the weight has {weight.shape[0]} output units"
             )
+        if bias is not None and not bias.is_floating_point():
+            raise InputError(f"bias is of type {bias.dtype}, but must be floating point")
         self.bias = None if bias is None else nn.Parameter(bias)
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import secrets
 import shutil
@@ -22,12 +21,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from regraft.container import only_one
+from regraft.container import is_text, only_one
 from regraft.errors import FileError
 from regraft.files import atomic_write
 from regraft.studies.study import Result
 
 FORMAT = 1
+MOST_SECONDS = 1e12  # of one cell; a number beyond it comes from a damaged file
 MARK = "regraft-studies.json"
 
 
@@ -174,12 +174,12 @@ def read(place: Path) -> Result | None:
 
 def _is_result(found: Result) -> bool:
     """Whether all that came from the file is of the form that a result has."""
-    texts = isinstance(found.key, str) and isinstance(found.step, str)
+    texts = all(isinstance(t, str) and is_text(t) for t in (found.key, found.step, found.started))
     lists = all(
         isinstance(lines, list) and all(isinstance(line, dict) for line in lines)
         for lines in (found.rows, found.epochs)
     )
-    seconds = isinstance(found.seconds, int | float) and math.isfinite(found.seconds)
+    seconds = isinstance(found.seconds, int | float) and 0 <= found.seconds < MOST_SECONDS
     return texts and lists and seconds and isinstance(found.config, dict)
 
 

@@ -33,8 +33,8 @@ def read_grid(path: Path) -> Study:
     top = _mapping(source, ())
     for name in top:
         if name not in TOP:
-            meant = options.known(name)
-            hint = f"it belongs under 'base' or 'grid': {meant}" if meant else suggest(name, TOP)
+            meant = options.known(str(name))  # YAML has names of any type
+            hint = f"it belongs under 'base' or 'grid': {meant}" if meant else suggest(str(name), TOP)
             raise source.error((), f"unknown part {name!r}: {hint}")
     name = _text(source, top, "name", path.stem.lower().replace("_", "-").replace(" ", "-"))
     if not NAME.fullmatch(name):
