@@ -66,6 +66,8 @@ def _read_idx(case: tuple[bytes, int], folder: Path) -> None:
     path.write_bytes(data)
     array = read_idx(path, ndim)
     require(array.ndim == ndim and array.dtype == np.uint8, "another array than was asked for")
+    if array.nbytes > 2**22:
+        return  # what is packed is small: the memory would be that of looking at it here
     path.write_bytes(idx_bytes(array))
     require(np.array_equal(read_idx(path, ndim), array), "the bytes changed")
 

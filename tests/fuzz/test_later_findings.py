@@ -11,7 +11,7 @@ import torch
 
 import regraft
 from regraft import SparseLinear, SparseWeight
-from regraft.data.folder import _header, _webp_size
+from regraft.data.folder import _header, _webp_size, read_folder
 from regraft.data.idx import read_idx
 from regraft.data.unpickle import read_pickle
 from regraft.errors import FileError, InputError, RegraftError
@@ -19,6 +19,7 @@ from regraft.federated import state as federation_state
 from regraft.kernels import plan
 from regraft.studies.folder import read as read_result
 from regraft.studies.grid.read import read_grid
+from regraft.train.optimizers import parse_options
 
 
 def test_a_bias_of_whole_numbers_is_refused() -> None:
@@ -98,14 +99,47 @@ def test_a_webp_is_measured_before_its_decoder_makes_room(data: bytes, tmp_path:
         _header(tmp_path / "a.webp")
 
 
+def test_each_image_of_a_folder_is_measured(tmp_path: Path) -> None:
+    """Also where the first is coloured, which settles the mode, and all are resized."""
+    image = pytest.importorskip("PIL.Image")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    image.new("RGB", (7, 5), (1, 2, 3)).save(tmp_path / "a" / "1.webp")
+    (tmp_path / "b" / "1.webp").write_bytes(webp(b"VP8X", 24, 15999 | 15999 << 24))
+    with pytest.raises(FileError, match="which no picture is"):
+        read_folder(tmp_path, 4)
+
+
+def test_a_chunk_of_a_png_that_claims_four_gigabytes(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        image.new("RGB", (7, 5), (1, 2, 3)).save(tmp_path / name / "1.png")
+    data = (tmp_path / "b" / "1.png").read_bytes()
+    at = data.index(b"IDAT")
+    (tmp_path / "b" / "1.png").write_bytes(data[: at - 4] + b"\xff\xff\xff\xf0" + data[at:])
+    assert read_folder(tmp_path, 4).train.x.shape == (2, 3, 4, 4)  # decoders make room for what is there
+
+
+def test_half_a_date_in_a_grid(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: !!timestamp 2020-01\n")
+    with pytest.raises(InputError, match="YAML that cannot be read"):
+        read_grid(path)
+
+
+def test_options_with_too_many_brackets() -> None:
+    with pytest.raises(InputError, match="options look like"):
+        parse_options("SGD:a=" + "[" * 100_000, "optimizer")
+
+
 @pytest.mark.parametrize(("lossless", "size"), [(True, (7, 5)), (False, (40, 30))])
 def test_the_size_of_a_webp_is_the_decoders(lossless: bool, size: tuple[int, int], tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image")
     path = tmp_path / "a.webp"
     image.new("RGB", size, (1, 2, 3)).save(path, lossless=lossless)
-    assert _webp_size(path) == (size[1], size[0])
-    (tmp_path / "b.png").write_bytes(b"\x89PNG")
-    assert _webp_size(tmp_path / "b.png") == (0, 0)
+    assert _webp_size(path.read_bytes()) == (size[1], size[0])
+    assert _webp_size(b"\x89PNG") == (0, 0)
 
 
 def test_a_promise_of_more_than_there_is(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -127,34 +129,38 @@ def _channels(paths: list[Path]) -> int:
 
 
 def _header(path: Path) -> tuple[tuple[int, int], str]:
+    with _opened(path) as image:
+        mode = image.mode
+        if mode not in _GREY and mode not in _COLOUR:
+            raise FileError(f"'{path}' has pixels of mode {mode!r}: expected 8- or 16-bit grey, or colour")
+        return (image.height, image.width), mode
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """An image, not decoded yet, that does not promise more pixels than its bytes can hold."""
     from PIL import Image
 
     with reading(path, "an image"):
-        _check_pixels(path, *_webp_size(path))  # whose decoder makes room when it is opened
-        with Image.open(path) as image:
-            mode = image.mode
-            if mode not in _GREY and mode not in _COLOUR:
-                raise FileError(
-                    f"'{path}' has pixels of mode {mode!r}: expected 8- or 16-bit grey, or colour"
-                )
-            _check_pixels(path, image.height, image.width)
-            return (image.height, image.width), mode
-    raise AssertionError  # pragma: no cover
+        data = path.read_bytes()  # from memory nothing can be read that is not there, whatever lengths say
+        _check_pixels(path, len(data), *_webp_size(data))  # its decoder makes room when it is opened
+        with Image.open(io.BytesIO(data)) as image:
+            _check_pixels(path, len(data), image.height, image.width)
+            yield image
 
 
-def _check_pixels(path: Path, height: int, width: int) -> None:
+def _check_pixels(path: Path, length: int, height: int, width: int) -> None:
     """A few bytes may promise any number of pixels."""
-    if height * width > FREE_PIXELS + FACTOR * path.stat().st_size:
+    if height * width > FREE_PIXELS + FACTOR * length:
         raise FileError(
-            f"'{path}' is {height} x {width} pixels in {path.stat().st_size:,} bytes, "
+            f"'{path}' is {height} x {width} pixels in {length:,} bytes, "
             "which no picture is: it is damaged, or made to fill the memory"
         )
 
 
-def _webp_size(path: Path) -> tuple[int, int]:
+def _webp_size(data: bytes) -> tuple[int, int]:
     """Height and width in the header of a WebP file (RFC 9649, section 2); (0, 0) of any other file."""
-    with path.open("rb") as file:
-        head = file.read(30)
+    head = data[:30]
     if len(head) < 30 or head[:4] != b"RIFF" or head[8:12] != b"WEBP":
         return 0, 0
     kind = head[12:16]
@@ -173,16 +179,14 @@ def _decode(
 ) -> RawSplit:
     out = np.empty((len(files), channels, *size), dtype=np.uint8)
     for i, (path, _) in enumerate(files):
-        with reading(path, "an image"):
-            out[i] = _pixels(path, size if resize else None, channels)
+        out[i] = _pixels(path, size if resize else None, channels)
     return RawSplit(out, np.array([label for _, label in files], dtype=np.int64), source)
 
 
 def _pixels(path: Path, size: tuple[int, int] | None, channels: int) -> Array:
     from PIL import Image
 
-    with Image.open(path) as opened:
-        image: Any = opened
+    with _opened(path) as image:
         if image.mode.startswith("I;16"):
             # convert("L") would clip 16 bits to 255 instead of scaling them
             image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))

@@ -169,7 +169,7 @@ def parse_options(text: str, kind: str) -> tuple[str, dict[str, Any]]:
         key, equals, value = part.partition("=")
         try:
             options[key.strip()] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             equals = ""
         if not equals or not key.strip():
             raise InputError(

@@ -44,7 +44,7 @@ class Source:
             self.value: Any = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise InputError(_told(path, error)) from error
-        except (RecursionError, ValueError) as error:
+        except (RecursionError, ValueError, AttributeError) as error:  # PyYAML's on half a date
             raise InputError(
                 f"'{path}' is YAML that cannot be read ({error}); see `docs/studies/own`"
             ) from error
