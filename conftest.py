@@ -3,6 +3,9 @@
 import importlib.util
 import os
 import warnings
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # read by Keras when it is first imported
 
@@ -17,3 +20,12 @@ else:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Flower's own imports use what click will remove
         import flwr.serverapp.strategy  # noqa: F401
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Tests on another device run where they are asked for (``pytest tests/devices``, ``make unit``).
+
+    They give the process a second device, after which a forked child cannot compute gradients, as others do.
+    """
+    here = collection_path == Path(__file__).parent / "tests" / "devices"
+    return True if here and not any("devices" in str(argument) for argument in config.args) else None
