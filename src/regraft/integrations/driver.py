@@ -26,22 +26,6 @@ if TYPE_CHECKING:  # torch may be built without torch.distributed
 Every = str | int
 
 
-def evolver_of(
-    rate: float | str | Schedule,
-    drop: str | Drop,
-    grow: str | Grow,
-    seed: int,
-    include: Patterns,
-    exclude: Patterns,
-    explore: bool,
-) -> Evolve:
-    """An ``Evolve`` whose ``every`` and ``total`` are not known yet; the same seed gives the same choices."""
-    generator = seeds.stream(seed, "evolve")
-    return Evolve(
-        drop, grow, rate, generator=generator, include=include, exclude=exclude, explore=explore
-    )  # fmt: skip
-
-
 def make_sparse(model: nn.Module, wanted: float | Mapping[str, Any]) -> None:
     """``regraft.sparsify`` with a density or named arguments, unless something in the model is sparse."""
     try:
@@ -209,3 +193,25 @@ def _check_alone(group: ProcessGroup | None) -> None:
             "Shrink changes how many connections there are, but DistributedDataParallel exchanges gradients "
             "of the size that it began with: shrink in one process, or use Evolve"
         )
+
+
+def driver_of(
+    evolver: Evolve | Shrink | None,
+    every: Every,
+    total: int | None,
+    *,
+    rate: float | str | Schedule,
+    drop: str | Drop,
+    grow: str | Grow,
+    seed: int,
+    include: Patterns,
+    exclude: Patterns,
+    explore: bool,
+) -> Driver:
+    """The driver of ``evolver``, which knows its own steps, or else of an ``Evolve`` made here, whose ``every``
+    and ``total`` the loop will tell; the same seed gives the same choices."""
+    if evolver is not None:
+        return Driver(evolver, None, None)
+    generator = seeds.stream(seed, "evolve")
+    made = Evolve(drop, grow, rate, generator=generator, include=include, exclude=exclude, explore=explore)
+    return Driver(made, every, total)

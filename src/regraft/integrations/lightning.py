@@ -13,7 +13,7 @@ from regraft.errors import InputError, MissingDependency
 from regraft.evolve import Evolve, Shrink
 from regraft.evolve.context import Drop, Grow
 from regraft.evolve.named import Patterns
-from regraft.integrations.driver import Driver, Every, evolver_of, make_sparse
+from regraft.integrations.driver import Every, driver_of, make_sparse
 from regraft.schedules import Schedule
 
 try:
@@ -100,11 +100,10 @@ class Evolution(Callback):
         sparsify: float | Mapping[str, Any] | None = None,
         log: bool = True,
     ) -> None:
-        if evolver is None:
-            made = evolver_of(rate, drop, grow, seed, include, exclude, explore)
-            self._driver = Driver(made, every, total)
-        else:
-            self._driver = Driver(evolver, None, None)
+        self._driver = driver_of(
+            evolver, every, total,
+            rate=rate, drop=drop, grow=grow, seed=seed, include=include, exclude=exclude, explore=explore,
+        )  # fmt: skip
         self._sparsify, self._figures = sparsify, log  # `log` is taken by Lightning
 
     @property

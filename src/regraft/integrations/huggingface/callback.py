@@ -13,7 +13,7 @@ from regraft.errors import InputError
 from regraft.evolve import Evolve, Shrink
 from regraft.evolve.context import Drop, Grow
 from regraft.evolve.named import Patterns
-from regraft.integrations.driver import Driver, Every, evolver_of, make_sparse
+from regraft.integrations.driver import Every, driver_of, make_sparse
 from regraft.integrations.huggingface.required import transformers
 from regraft.schedules import Schedule
 
@@ -94,11 +94,10 @@ class Evolution(transformers.TrainerCallback):
         evolver: Evolve | Shrink | None = None,
         sparsify: float | Mapping[str, Any] | None = None,
     ) -> None:
-        if evolver is None:
-            made = evolver_of(rate, drop, grow, seed, include, exclude, explore)
-            self._driver = Driver(made, every, total)
-        else:
-            self._driver = Driver(evolver, None, None)
+        self._driver = driver_of(
+            evolver, every, total,
+            rate=rate, drop=drop, grow=grow, seed=seed, include=include, exclude=exclude, explore=explore,
+        )  # fmt: skip
         self._sparsify = sparsify
         self._done: list[dict[str, float]] = []
         self._newest: dict[str, float] = {}
