@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -129,7 +130,7 @@ def _channels(paths: list[Path]) -> int:
 
 
 def _header(path: Path) -> tuple[tuple[int, int], str]:
-    with _opened(path) as image:
+    with _opened(path, whole=False) as image:
         mode = image.mode
         if mode not in _GREY and mode not in _COLOUR:
             raise FileError(f"'{path}' has pixels of mode {mode!r}: expected 8- or 16-bit grey, or colour")
@@ -137,15 +138,19 @@ def _header(path: Path) -> tuple[tuple[int, int], str]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """An image, not decoded yet, that does not promise more pixels than its bytes can hold."""
+def _opened(path: Path, *, whole: bool) -> Iterator[Any]:
+    """An image, not decoded yet, that does not promise more pixels than its bytes can hold.
+
+    With ``whole`` it comes from memory, to be decoded: nothing can be read there that a length only claims.
+    """
     from PIL import Image
 
-    with reading(path, "an image"):
-        data = path.read_bytes()  # from memory nothing can be read that is not there, whatever lengths say
-        _check_pixels(path, len(data), *_webp_size(data))  # its decoder makes room when it is opened
-        with Image.open(io.BytesIO(data)) as image:
-            _check_pixels(path, len(data), image.height, image.width)
+    with reading(path, "an image"), path.open("rb") as file:
+        length = os.fstat(file.fileno()).st_size
+        _check_pixels(path, length, *_webp_size(file.read(30)))  # its decoder makes room when it is opened
+        file.seek(0)
+        with Image.open(io.BytesIO(file.read()) if whole else file) as image:
+            _check_pixels(path, length, image.height, image.width)
             yield image
 
 
@@ -158,9 +163,8 @@ def _check_pixels(path: Path, length: int, height: int, width: int) -> None:
         )
 
 
-def _webp_size(data: bytes) -> tuple[int, int]:
-    """Height and width in the header of a WebP file (RFC 9649, section 2); (0, 0) of any other file."""
-    head = data[:30]
+def _webp_size(head: bytes) -> tuple[int, int]:
+    """Height and width in the first 30 bytes of a WebP file (RFC 9649, section 2); (0, 0) of another."""
     if len(head) < 30 or head[:4] != b"RIFF" or head[8:12] != b"WEBP":
         return 0, 0
     kind = head[12:16]
@@ -186,7 +190,7 @@ def _decode(
 def _pixels(path: Path, size: tuple[int, int] | None, channels: int) -> Array:
     from PIL import Image
 
-    with _opened(path) as image:
+    with _opened(path, whole=True) as image:
         if image.mode.startswith("I;16"):
             # convert("L") would clip 16 bits to 255 instead of scaling them
             image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
