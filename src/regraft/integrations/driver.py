@@ -208,8 +208,8 @@ def driver_of(
     exclude: Patterns,
     explore: bool,
 ) -> Driver:
-    """The driver of ``evolver``, which knows its own steps, or else of an ``Evolve`` made here, whose ``every``
-    and ``total`` the loop will tell; the same seed gives the same choices."""
+    """The driver of ``evolver``, which knows its own steps, or else of an ``Evolve`` made here, whose
+    ``every`` and ``total`` the loop will tell; the same seed gives the same choices."""
     if evolver is not None:
         return Driver(evolver, None, None)
     generator = seeds.stream(seed, "evolve")
